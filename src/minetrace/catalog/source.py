@@ -1,0 +1,181 @@
+"""Sources: where items come from and what may be opened."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+import pystac
+import pystac.stac_io
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from minetrace.catalog.policy import check_href
+from minetrace.errors import SourceError
+from minetrace.schema.shipped import shipped_file
+
+
+class SourceConfig(BaseModel):
+    """One file of ``catalogs/``; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: str = ""
+    kind: Literal["static", "api"]
+    href: str
+    """Static: the catalogue's JSON, relative to this file. API: the https address."""
+    collection: str | None = None
+    product: Literal["imagery", "landcover", "lights"] | None = None
+    bands: dict[str, str] = {}
+    """Cube variable → asset key, where they differ."""
+    legend: str | None = None
+    hosts: tuple[str, ...] = ()
+    roots: tuple[str, ...] = ()
+    """Folders beside the catalogue's own that assets may lie in."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source. Static ones hold their items, API ones ask at each search."""
+
+    config: SourceConfig
+    folder: Path
+    """Folder that relative paths of the configuration start from."""
+    items: tuple[pystac.Item, ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        """Short name, recorded in every cube."""
+        return self.config.name
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Folders that local assets may lie in."""
+        extra = tuple(self.folder / r for r in self.config.roots)
+        if self.config.kind == "static":
+            return ((self.folder / self.config.href).parent, *extra)
+        return extra
+
+    def asset_key(self, variable: str) -> str:
+        """Asset that holds a cube variable."""
+        return self.config.bands.get(variable, variable)
+
+    def check_href(self, item: pystac.Item, key: str) -> str:
+        """Address of an item's asset if this source may open it."""
+        asset = item.assets.get(key)
+        if asset is None:
+            raise SourceError(
+                f"item {item.id!r} of source {self.name!r} has no asset {key!r}; it "
+                f"has {', '.join(item.assets)}. Map the band in [bands]"
+            )
+        return check_href(
+            asset.get_absolute_href() or asset.href, roots=self.roots, hosts=self.config.hosts
+        )
+
+
+def open_source(name_or_path: str | Path | Source) -> Source:
+    """Open a data source.
+
+    Parameters
+    ----------
+    name_or_path
+        The name of a file in ``catalogs/``, the path of a source TOML, or the path of a static
+        STAC catalogue or collection (JSON), or a folder that holds ``source.toml`` or
+        ``catalog.json``. Static catalogues are read here, metadata only.
+
+    Raises
+    ------
+    SourceError
+        No such source, a malformed file, or a catalogue without items.
+
+    Examples
+    --------
+    >>> open_source("earth_search_sentinel_2_l2a").config.kind
+    'api'
+    """
+    if isinstance(name_or_path, Source):
+        return name_or_path
+    path = Path(name_or_path)
+    if path.is_dir():
+        path = next(
+            (
+                path / n
+                for n in ("source.toml", "catalog.json", "collection.json")
+                if (path / n).is_file()
+            ),
+            path / "source.toml",
+        )
+    if path.suffix == ".json":
+        if not path.is_file():
+            raise SourceError(f"there is no catalogue {path}")
+        config = SourceConfig(name=path.resolve().parent.name, kind="static", href=path.name)
+        return _load_static(config, path.resolve().parent)
+    path = shipped_file("catalogs", name_or_path if path.suffix != ".toml" else path, SourceError)
+    try:
+        config = SourceConfig(**tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as err:
+        raise SourceError(f"source {path} is not valid TOML: {err}") from err
+    except ValidationError as err:
+        faults = "; ".join(
+            f"{'.'.join(map(str, f['loc']))}: "
+            + ("unknown key" if f["type"] == "extra_forbidden" else f["msg"])
+            for f in err.errors()
+        )
+        raise SourceError(f"source {path}: {faults}") from err
+    if config.kind == "static":
+        return _load_static(config, path.resolve().parent)
+    return Source(config, path.resolve().parent)
+
+
+class _LocalIO(pystac.stac_io.DefaultStacIO):
+    """Reads JSON below one folder only: a link in a catalogue must not reach elsewhere."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root.resolve()
+
+    def read_text_from_href(self, href: str, *args: object, **kwargs: object) -> str:
+        parts = urlsplit(href)
+        path = Path(unquote(parts.path)).resolve()
+        if parts.scheme not in ("", "file") or not path.is_relative_to(self.root):
+            raise SourceError(f"a link of the catalogue in {self.root} leaves it: {href!r}")
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as err:
+            raise SourceError(f"catalogue file {path} cannot be read: {err.strerror}") from err
+
+
+def _load_static(config: SourceConfig, folder: Path) -> Source:
+    path = (folder / config.href).resolve()
+    if not path.is_file():
+        raise SourceError(f"source {config.name!r}: there is no catalogue {path}")
+    try:
+        root = pystac.Catalog.from_file(str(path), stac_io=_LocalIO(path.parent))
+        items = tuple(sorted(_walk(root), key=_order))
+    except SourceError:
+        raise
+    except (pystac.STACTypeError, pystac.STACError, KeyError, ValueError) as err:
+        # pystac wraps what our reader refused
+        if isinstance(err.__cause__, SourceError):
+            raise err.__cause__ from None
+        raise SourceError(f"catalogue {path} is not valid STAC: {err}") from err
+    if not items:
+        raise SourceError(f"catalogue {path} has no items")
+    return Source(config, folder, items)
+
+
+def _walk(catalog: pystac.Catalog) -> Iterator[pystac.Item]:
+    yield from catalog.get_items()
+    for child in catalog.get_children():
+        yield from _walk(child)
+
+
+def _order(item: pystac.Item) -> tuple[str, str]:
+    moment = item.datetime or item.common_metadata.start_datetime
+    if moment is None:
+        raise SourceError(f"item {item.id!r} has no datetime; every item needs one")
+    return moment.isoformat(), item.id

@@ -1,0 +1,321 @@
+"""Verbs: parse, call, write. Exit codes: 0 complete, 3 recorded gaps, 1 failed, 2 usage."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import click
+import typer
+
+from minetrace._version import __version__
+from minetrace.errors import InputError, MinetraceError
+
+
+class Exit(IntEnum):
+    """Exit codes of every verb."""
+
+    COMPLETE = 0
+    FAILED = 1
+    USAGE = 2
+    GAPS = 3
+
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Trace surface mines through time.",
+)  # fmt: skip
+sites_app = typer.Typer(no_args_is_help=True, help="Check and merge site files.")
+catalog_app = typer.Typer(no_args_is_help=True, help="Build, check and search catalogues.")
+app.add_typer(sites_app, name="sites")
+app.add_typer(catalog_app, name="catalog")
+
+OutDir = Annotated[Path, typer.Option("--out", help="Output folder.")]
+SitesFile = Annotated[Path, typer.Option("--sites", help="Vector file of mine polygons.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="Recipe name or TOML file.")]
+Layer = Annotated[str | None, typer.Option(help="Layer of the site file.")]
+IdColumn = Annotated[str | None, typer.Option(help="Column that holds site ids.")]
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        code = app(standalone_mode=False)
+    except MinetraceError as fault:
+        _complain(str(fault))
+        sys.exit(Exit.FAILED)
+    except click.ClickException as fault:
+        fault.show()
+        sys.exit(Exit.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted; what was committed stays")
+        sys.exit(Exit.FAILED)
+    sys.exit(code or Exit.COMPLETE)
+
+
+def _complain(text: str) -> None:
+    from minetrace.cli import console
+
+    console.err.print(f"minetrace: {text}", style="red", markup=False, soft_wrap=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"minetrace {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Trace surface mines through time."""
+
+
+@app.command()
+def demo(
+    out: OutDir = Path("demo"),
+    sites: Annotated[int, typer.Option(min=1, help="Mines to simulate.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+) -> int:
+    """Simulate mines with known truth, run everything on them, write report.html."""
+    from minetrace.cli.demo import run_demo
+
+    return run_demo(out, sites=sites, seed=seed)
+
+
+@app.command()
+def doctor() -> int:
+    """Print versions, GDAL drivers and what is missing."""
+    from minetrace.cli.doctor import diagnose
+
+    return diagnose()
+
+
+@app.command()
+def run(
+    sites: SitesFile,
+    recipe: RecipeName,
+    out: OutDir,
+    layer: Layer = None,
+    id_column: IdColumn = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Units at a time.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the units and stop.")] = False,
+    resume: Annotated[bool, typer.Option(help="Reuse committed units.")] = True,
+    report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+) -> int:
+    """Trace every site of a file: panel, table, transitions, maps and report."""
+    from minetrace.cli import console
+    from minetrace.report import write_report
+    from minetrace.run import plan_units, run_sites
+    from minetrace.schema import load_recipe
+    from minetrace.sites import read_sites
+
+    loaded = load_recipe(recipe)
+    frame = read_sites(sites, layer=layer, id_column=id_column)
+    if plan:
+        units = plan_units(frame)
+        console.out.print(
+            f"{len(frame)} sites in {len(units)} units, products {', '.join(loaded.products)}"
+        )
+        return Exit.COMPLETE
+    with console.progress("tracing") as [step]:
+        result = run_sites(frame, loaded, out, workers=workers, resume=resume, progress=step)
+    console.out.print(
+        f"{result.n_sites} sites traced, {result.n_reused} of {result.n_units} units "
+        f"reused, {len(result.failures)} gaps recorded",
+        markup=False,
+    )
+    if report:
+        console.out.print(str(write_report(out)), markup=False, soft_wrap=True)
+    return Exit.COMPLETE if result.complete else Exit.GAPS
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> int:
+    """Write the self-contained report.html of a run."""
+    from minetrace.cli import console
+    from minetrace.report import write_report
+
+    console.out.print(str(write_report(folder)), markup=False, soft_wrap=True)
+    return Exit.COMPLETE
+
+
+@app.command()
+def cube(
+    site: Annotated[str, typer.Argument(help="Site id in the site file.")],
+    recipe: RecipeName,
+    sites: SitesFile,
+    out: Annotated[Path, typer.Option("--out", help="Store to write (zarr folder).")],
+    layer: Layer = None,
+    id_column: IdColumn = None,
+) -> int:
+    """Save the cube of one site as zarr v3."""
+    from minetrace.cli import console
+    from minetrace.cubes import open_cube
+    from minetrace.sites import read_sites
+    from minetrace.store import save_cube
+
+    frame = read_sites(sites, layer=layer, id_column=id_column)
+    row = frame[frame.site_id == site]
+    if row.empty:
+        raise InputError(f"{sites} has no site {site!r}; `minetrace sites check` lists the ids")
+    opened = open_cube(row, recipe)
+    console.out.print(str(save_cube(opened, out)), markup=False, soft_wrap=True)
+    missing = str(opened.attrs["missing"])
+    if missing:
+        console.out.print(f"no items for: {missing}", markup=False)
+    return Exit.GAPS if missing else Exit.COMPLETE
+
+
+@sites_app.command("check")
+def sites_check(
+    file: Annotated[Path, typer.Argument(help="Vector file.")],
+    layer: Layer = None,
+    id_column: IdColumn = None,
+) -> int:
+    """Read a site file as the engine would and say what it repairs or leaves out."""
+    from minetrace.cli import console
+    from minetrace.sites import read_sites
+
+    frame = read_sites(file, layer=layer, id_column=id_column)
+    console.table(frame[["site_id", "area_km2", "source", "country"]].head(20), f"{file.name}")
+    rejected, repaired = frame.attrs.get("rejected", []), frame.attrs.get("repaired", [])
+    console.out.print(
+        f"{len(frame)} sites, {frame.area_km2.sum():,.2f} km², "
+        f"{len(repaired)} repaired, {len(rejected)} left out",
+        markup=False,
+    )
+    for row in rejected:
+        console.out.print(f"  row {row['row']}: {row['reason']}", markup=False, soft_wrap=True)
+    return Exit.GAPS if rejected else Exit.COMPLETE
+
+
+@sites_app.command("merge")
+def sites_merge(
+    files: Annotated[list[Path], typer.Argument(help="Vector files.")],
+    out: Annotated[Path, typer.Option("--out", help="GeoParquet to write.")],
+) -> int:
+    """Join several files: overlapping and touching polygons become one site."""
+    from minetrace.cli import console
+    from minetrace.panel import write_geoparquet
+    from minetrace.sites import merge_sites, read_sites
+
+    frames = [read_sites(f) for f in files]
+    merged = merge_sites(*frames)
+    write_geoparquet(merged, out)
+    console.out.print(
+        f"{sum(map(len, frames))} polygons → {len(merged)} sites, "
+        f"{merged.area_km2.sum():,.2f} km²: {out}",
+        markup=False,
+        soft_wrap=True,
+    )
+    return Exit.GAPS if any(f.attrs.get("rejected") for f in frames) else Exit.COMPLETE
+
+
+@catalog_app.command("build")
+def catalog_build(
+    files: Annotated[list[Path], typer.Argument(help="Rasters; bands are times.")],
+    out: OutDir,
+    product: Annotated[
+        Literal["landcover", "lights", "imagery"], typer.Option(help="Cube node.")
+    ] = "landcover",
+    variable: Annotated[str | None, typer.Option(help="Cube variable (imagery: a band).")] = None,
+    legend: Annotated[str | None, typer.Option(help="Check class codes against it.")] = None,
+    times: Annotated[
+        Path | None, typer.Option(help="CSV with a column `date`, one row per band.")
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Physical = stored × scale + offset.")] = 1.0,
+    offset: Annotated[float, typer.Option(help="See --scale.")] = 0.0,
+    link: Annotated[bool, typer.Option(help="Leave the rasters where they are.")] = False,
+) -> int:
+    """Turn plain rasters into a static STAC catalogue."""
+    from minetrace.catalog import build_catalog
+    from minetrace.cli import console
+
+    with console.progress("layers") as [step]:
+        path = build_catalog(
+            files, out, product=product, variable=variable, legend=legend,
+            times=None if times is None else _dates(times), scale=scale, offset=offset, link=link,
+            progress=lambda done, total: step(done, total, ""),
+        )  # fmt: skip
+    console.out.print(str(path), markup=False, soft_wrap=True)
+    return Exit.COMPLETE
+
+
+def _dates(path: Path) -> list[str]:
+    import pandas as pd
+
+    frame = pd.read_csv(path, dtype=str)
+    if "date" not in frame:
+        raise InputError(f"{path} has no column 'date'; it has {', '.join(frame.columns)}")
+    return frame["date"].tolist()
+
+
+@catalog_app.command("check")
+def catalog_check(name: Annotated[str, typer.Argument(help="Source name or path.")]) -> int:
+    """Open a source, check its asset addresses and list its collections."""
+    import pandas as pd
+
+    from minetrace.catalog import item_time, open_source
+    from minetrace.cli import console
+
+    source = open_source(name)
+    if source.config.kind == "api":
+        console.out.print(
+            f"{source.name}: API {source.config.href}, collection {source.config.collection}",
+            markup=False,
+        )
+        return Exit.COMPLETE
+    for item in source.items:
+        for key in item.assets:
+            source.check_href(item, key)
+    rows = pd.DataFrame(
+        [(i.collection_id, item_time(i).year, ", ".join(i.assets)) for i in source.items],
+        columns=["collection", "year", "assets"],
+    )
+    summary = rows.groupby(["collection", "assets"], as_index=False).agg(
+        items=("year", "size"), first=("year", "min"), last=("year", "max")
+    )
+    console.table(summary, source.name)
+    return Exit.COMPLETE
+
+
+@catalog_app.command("search")
+def catalog_search(
+    name: Annotated[str, typer.Argument(help="Source name or path.")],
+    bbox: Annotated[str, typer.Option(help="west,south,east,north in degrees.")],
+    years: Annotated[str, typer.Option(help="first:last, both included.")],
+    collection: Annotated[str | None, typer.Option(help="Collection to search.")] = None,
+) -> int:
+    """List the items of a source for a box and span of years."""
+    from shapely.geometry import box
+
+    from minetrace.catalog import open_source, search
+    from minetrace.cli import console
+
+    west, south, east, north = _numbers(bbox, ",", 4, "--bbox west,south,east,north")
+    first, last = _numbers(years, ":", 2, "--years first:last")
+    found = search(
+        open_source(name), box(west, south, east, north), (int(first), int(last)),
+        collection=collection,
+    )  # fmt: skip
+    for item in found:
+        console.out.print(f"{item.datetime:%Y-%m-%d}  {item.id}", markup=False, soft_wrap=True)
+    return Exit.COMPLETE if found else Exit.GAPS
+
+
+def _numbers(text: str, sep: str, count: int, usage: str) -> list[float]:
+    try:
+        values = [float(v) for v in text.split(sep)]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise click.UsageError(f"give {usage}, not {text!r}")
+    return values

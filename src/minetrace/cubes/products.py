@@ -1,0 +1,244 @@
+"""The nodes of a cube: land cover, annual imagery composites, annual night lights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pystac
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
+
+from minetrace.catalog import Source
+from minetrace.cubes.layers import (
+    Encoding,
+    encoding,
+    grid_coords,
+    load_layers,
+    physical,
+    site_grid,
+)
+from minetrace.errors import ReadError, SourceError
+from minetrace.kernels.composite import median_composite
+from minetrace.schema import (
+    NODES,
+    ImageryRecipe,
+    LandcoverRecipe,
+    Legend,
+    LightsRecipe,
+    Recipe,
+    Variable,
+)
+
+SCL_OUT: tuple[int, ...] = (0, 1, 3, 8, 9, 10, 11)
+"""Sentinel-2 scene classes that are no clear view of the ground: no data, defective, cloud
+shadow, cloud (medium, high), cirrus, snow. Dark (2) and unclassified (7) pixels stay: coal and
+tailings fall there."""
+
+
+def landcover_node(
+    source: Source,
+    items: Sequence[pystac.Item],
+    geometry: BaseGeometry,
+    recipe: Recipe,
+    part: LandcoverRecipe,
+    legend: Legend,
+    *,
+    chunks: Mapping[str, int] | None,
+) -> xr.Dataset:
+    """Class codes on the source's own pixels; no data is 0, whatever the product uses."""
+    key = source.asset_key("landcover")
+    geobox = site_grid(items, key, geometry, buffer_m=recipe.buffer_m)
+    raw = load_layers(source, items, [key], geobox, chunks=chunks)[key]
+    gaps = {encoding(item, key).nodata for item in items} - {None}
+    gaps |= set(map(float, legend.nodata_codes))
+    codes = raw.chunk(time=-1).data.map_blocks(
+        _class_codes, tuple(sorted(g for g in gaps if g is not None)), dtype=np.uint8,
+        meta=np.empty((0, 0, 0), np.uint8),
+    )  # fmt: skip
+    var = NODES["landcover"]["landcover"]
+    attrs = {
+        **var.attrs,
+        "legend": legend.name,
+        "flag_values": np.array(legend.codes, np.uint8),
+        "flag_meanings": " ".join(_flag(c.name) for c in legend.classes),
+        "grid_mapping": "spatial_ref",
+    }
+    return xr.Dataset(
+        {var.name: (var.dims, codes, attrs)}, coords={"time": raw.time, **grid_coords(geobox)}
+    )
+
+
+def _class_codes(block: NDArray[np.generic], gaps: tuple[float, ...]) -> NDArray[np.uint8]:
+    gap = np.isin(block, gaps)
+    if block.dtype != np.uint8 and ((block[~gap] < 0) | (block[~gap] > 254)).any():
+        worst = block[~gap].max()
+        raise ReadError(
+            f"land cover holds the value {worst}; class codes are 0 to 254. Declare "
+            "it as nodata in the item, or map the product to codes first"
+        )
+    out: NDArray[np.uint8] = np.where(gap, 0, block).astype(np.uint8)
+    return out
+
+
+def _flag(name: str) -> str:
+    return "_".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+
+
+def imagery_node(
+    source: Source,
+    items: Sequence[pystac.Item],
+    geometry: BaseGeometry,
+    recipe: Recipe,
+    part: ImageryRecipe,
+    *,
+    chunks: Mapping[str, int] | None,
+) -> xr.Dataset:
+    """Annual median of clear surface reflectance, and how many clear views entered it."""
+    keys = {band: source.asset_key(band) for band in part.bands}
+    geobox = site_grid(
+        items, keys[part.bands[0]], geometry, crs=part.crs, resolution=part.resolution,
+        buffer_m=recipe.buffer_m,
+    )  # fmt: skip
+    scl = source.asset_key("scl") if part.mask == "scl" else None
+    scenes = xr.concat(
+        [
+            _clear_scenes(source, group, keys, scl, geobox, chunks)
+            for group in _same_encoding(items, list(keys.values()))
+        ],
+        "time",
+    ).sortby("time")
+    years = np.unique(scenes.time.dt.year.values)
+    return _annual(
+        [_median_year(scenes.isel(time=scenes.time.dt.year.values == y)) for y in years],
+        years,
+        {band: NODES["imagery"].get(band) or _extra_band(band) for band in part.bands}
+        | {"n_obs": NODES["imagery"]["n_obs"]},
+        grid_coords(geobox),
+    )
+
+
+def _same_encoding(items: Sequence[pystac.Item], keys: Sequence[str]) -> list[list[pystac.Item]]:
+    groups: dict[tuple[Encoding, ...], list[pystac.Item]] = {}
+    for item in items:
+        codes = tuple(encoding(item, k) for k in keys if k in item.assets)
+        for key, code in zip(keys, codes, strict=False):
+            if code.nodata is None and not code.dtype.startswith("float"):
+                raise SourceError(
+                    f"item {item.id!r}, asset {key!r}, declares no nodata value, so "
+                    "gaps cannot be told from dark ground; declare it in raster:bands"
+                )
+        groups.setdefault(codes, []).append(item)
+    return list(groups.values())
+
+
+def _clear_scenes(
+    source: Source,
+    items: Sequence[pystac.Item],
+    keys: Mapping[str, str],
+    scl: str | None,
+    geobox: GeoBox,
+    chunks: Mapping[str, int] | None,
+) -> xr.Dataset:
+    wanted = [*keys.values(), *([scl] if scl else [])]
+    raw = load_layers(
+        source, items, wanted, geobox, groupby="solar_day", chunks=chunks,
+        resampling={k: "nearest" if k == scl else "bilinear" for k in wanted},
+    )  # fmt: skip
+    bands = {b: physical(raw[k].data, encoding(items[0], k)) for b, k in keys.items()}
+    if scl is not None:
+        clear = ~da.isin(raw[scl].data, SCL_OUT)
+        bands = {b: da.where(clear, block, np.float32(np.nan)) for b, block in bands.items()}
+    return xr.Dataset(
+        {b: (("time", "y", "x"), block) for b, block in bands.items()}, coords={"time": raw.time}
+    )
+
+
+def _median_year(scenes: xr.Dataset) -> dict[str, da.Array]:
+    """One band's composite and count share a task, so a year's scenes are read once."""
+    stack = da.stack([scenes[b].data for b in scenes.data_vars]).rechunk({0: -1, 1: -1})
+    made = stack.map_blocks(
+        _median_block, dtype=np.float32, drop_axis=1, meta=np.empty((0, 0, 0), np.float32),
+        chunks=((stack.shape[0] + 1,), *stack.chunks[2:]),
+    )  # fmt: skip
+    out = {str(b): made[i] for i, b in enumerate(scenes.data_vars)}
+    return out | {"n_obs": made[-1].astype(np.uint16)}
+
+
+def _median_block(stack: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(band, time, y, x) → (band + 1, y, x): medians over clear views, then their number."""
+    clear = ~np.isnan(stack).any(axis=0)
+    out = np.empty((stack.shape[0] + 1, *stack.shape[2:]), np.float32)
+    for i, band in enumerate(stack):
+        out[i], _ = median_composite(np.where(clear, band, np.float32(np.nan)))
+    out[-1] = clear.sum(axis=0)
+    return out
+
+
+def _extra_band(name: str) -> Variable:
+    return Variable(name, "float32", "1", f"surface reflectance, {name}")
+
+
+def lights_node(
+    source: Source,
+    items: Sequence[pystac.Item],
+    geometry: BaseGeometry,
+    recipe: Recipe,
+    part: LightsRecipe,
+    *,
+    chunks: Mapping[str, int] | None,
+) -> xr.Dataset:
+    """Annual mean of the months with a cloud-free view, and their number; negatives stay."""
+    key = source.asset_key(part.band)
+    geobox = site_grid(items, key, geometry, buffer_m=recipe.buffer_m)
+    parts = []
+    for group in _same_encoding(items, [key]):
+        raw = load_layers(source, group, [key], geobox, chunks=chunks)[key]
+        parts.append(raw.copy(data=physical(raw.data, encoding(group[0], key))))
+    months = xr.concat(parts, "time").sortby("time")
+    years = np.unique(months.time.dt.year.values)
+    return _annual(
+        [_mean_year(months.isel(time=months.time.dt.year.values == y).data) for y in years],
+        years,
+        dict(NODES["lights"]),
+        grid_coords(geobox),
+    )
+
+
+def _mean_year(months: da.Array) -> dict[str, da.Array]:
+    made = months.rechunk({0: -1}).map_blocks(
+        _mean_block, dtype=np.float32, drop_axis=0, new_axis=0,
+        chunks=((2,), *months.chunks[1:]), meta=np.empty((0, 0, 0), np.float32),
+    )  # fmt: skip
+    return {"ntl": made[0], "n_months": made[1].astype(np.uint8)}
+
+
+def _mean_block(months: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(month, y, x) → mean over observed months, and their number."""
+    seen = ~np.isnan(months)
+    count = seen.sum(axis=0)
+    total = np.where(seen, months, 0).sum(axis=0, dtype=np.float64)
+    mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return np.stack([mean, count]).astype(np.float32)
+
+
+def _annual(
+    parts: Sequence[Mapping[str, da.Array]],
+    years: NDArray[np.integer],
+    variables: Mapping[str, Variable],
+    coords: Mapping[str, xr.DataArray],
+) -> xr.Dataset:
+    time = pd.to_datetime([f"{y}-01-01" for y in years]).values.astype("datetime64[ns]")
+    made = {
+        name: (
+            var.dims,
+            da.stack([p[name] for p in parts]).rechunk({0: -1}),
+            {**var.attrs, "grid_mapping": "spatial_ref"},
+        )
+        for name, var in variables.items()
+    }
+    return xr.Dataset(made, coords={"time": time, **coords})

@@ -1,0 +1,256 @@
+"""From a site to a pixel grid, and the exact area of that grid's pixels.
+
+Areas are those of the WGS 84 ellipsoid. They come from the equal-area cylindrical projection of
+the ellipsoid, in which the plane area of a small quadrilateral is its area on Earth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo import CRS, Geometry
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+from scipy.interpolate import RectBivariateSpline
+from shapely.geometry.base import BaseGeometry
+
+from minetrace.errors import GridError
+
+_EQUAL_AREA = "+proj=cea +ellps=WGS84 +units=m"
+_NODES = 17
+MAX_PIXELS = 2**31
+"""Largest grid that is accepted; a typing slip in a resolution asks for more."""
+
+
+def crosses_antimeridian(geometry: BaseGeometry) -> bool:
+    """Whether a geometry in longitude and latitude has parts on both sides of 180°.
+
+    The rule of GeoJSON (RFC 7946) is assumed: such a geometry is split at 180°, so it spans
+    nearly the whole circle but leaves the middle empty.
+    """
+    west, _, east, _ = geometry.bounds
+    if east - west <= 180:
+        return False
+    parts = getattr(geometry, "geoms", [geometry])
+    return all(p.bounds[2] - p.bounds[0] < 180 for p in parts)
+
+
+def utm_crs(geometry: BaseGeometry) -> CRS:
+    """UTM zone (or polar stereographic CRS beyond 84° N and 80° S) of a lon/lat geometry.
+
+    Examples
+    --------
+    >>> from shapely.geometry import Point
+    >>> utm_crs(Point(-51.6, 2.3)).to_epsg()
+    32622
+    """
+    west, south, east, north = geometry.bounds
+    lat = (south + north) / 2
+    if lat > 84 or lat < -80:
+        return CRS("EPSG:32661" if lat > 0 else "EPSG:32761")
+    lon = 180.0 if crosses_antimeridian(geometry) else (west + east) / 2
+    zone = min(int((lon + 180) // 6) + 1, 60)
+    return CRS(f"EPSG:{(32600 if lat >= 0 else 32700) + zone}")
+
+
+def site_geobox(
+    geometry: BaseGeometry, *, crs: str | CRS, resolution: float, buffer_m: float = 0.0
+) -> GeoBox:
+    """Pixel-snapped grid that covers a site.
+
+    Parameters
+    ----------
+    geometry
+        Site in EPSG:4326.
+    crs
+        ``"utm"`` for the site's own zone, or any CRS.
+    resolution
+        Pixel side in units of ``crs``. Pixel edges lie on its whole multiples, so that grids of
+        neighbouring sites line up.
+    buffer_m
+        Margin in metres around the site.
+
+    Raises
+    ------
+    GridError
+        The site has no finite extent in ``crs`` or the grid would be absurdly large.
+
+    Examples
+    --------
+    >>> from shapely.geometry import box
+    >>> site_geobox(box(-51.61, 2.30, -51.60, 2.31), crs="utm", resolution=30).resolution.x
+    30.0
+    """
+    target = utm_crs(geometry) if crs == "utm" else CRS(crs)
+    left, bottom, right, top = _projected_bounds(geometry, target, buffer_m)
+    i0, i1 = _snap(left, right, resolution)
+    j0, j1 = _snap(bottom, top, resolution)
+    _refuse_too_large(i1 - i0, j1 - j0)
+    return GeoBox.from_bbox(
+        (i0 * resolution, j0 * resolution, i1 * resolution, j1 * resolution),
+        target,
+        shape=(j1 - j0, i1 - i0),
+        tight=True,
+    )
+
+
+def crop_native(native: GeoBox, geometry: BaseGeometry, *, buffer_m: float = 0.0) -> GeoBox:
+    """Part of a source's own pixel lattice that covers a site.
+
+    The result keeps the lattice exactly, so reading it resamples nothing. It may extend past
+    ``native`` where the site does, since the next tile continues the lattice.
+
+    Raises
+    ------
+    GridError
+        The site crosses 180° and the lattice is in degrees, or has no extent in its CRS.
+    """
+    if native.crs is None:
+        raise GridError("the source raster has no CRS; assign one (gdal_edit.py -a_srs) first")
+    if native.crs.geographic and crosses_antimeridian(geometry):
+        raise GridError(
+            "the site crosses 180° longitude and the source's grid is in degrees: split the site "
+            "at 180°, or choose a projected grid (crs = 'utm')"
+        )
+    left, bottom, right, top = _projected_bounds(geometry, native.crs, buffer_m)
+    inverse = ~native.affine
+    cols, rows = zip(*(inverse * (x, y) for x in (left, right) for y in (bottom, top)), strict=True)
+    c0, c1 = _snap(min(cols), max(cols), 1.0)
+    r0, r1 = _snap(min(rows), max(rows), 1.0)
+    _refuse_too_large(c1 - c0, r1 - r0)
+    shifted = native.affine * type(native.affine).translation(c0, r0)
+    return GeoBox((r1 - r0, c1 - c0), shifted, native.crs)
+
+
+def same_lattice(a: GeoBox, b: GeoBox) -> bool:
+    """Whether two grids are windows of one pixel lattice (same CRS, step and phase)."""
+    if a.crs != b.crs:
+        return False
+    ta, tb = a.affine, b.affine
+    scale = max(abs(ta.a), abs(ta.e))
+    if (
+        max(
+            abs(p - q)
+            for p, q in zip((ta.a, ta.b, ta.d, ta.e), (tb.a, tb.b, tb.d, tb.e), strict=True)
+        )
+        > 1e-9 * scale
+    ):
+        return False
+    col, row = ~ta * (tb.c, tb.f)
+    return bool(abs(col - round(col)) < 0.01 and abs(row - round(row)) < 0.01)
+
+
+def pixel_areas(geobox: GeoBox) -> NDArray[np.float64]:
+    """Area of every pixel on the WGS 84 ellipsoid.
+
+    Parameters
+    ----------
+    geobox
+        Any grid with a CRS.
+
+    Returns
+    -------
+    ndarray
+        float64 ``(y, x)``, m². The sum over the grid equals the area of its outline to a few
+        parts in 1e9 (tested).
+
+    Notes
+    -----
+    The area changes smoothly, so it is taken exactly on a lattice of up to 17 × 17 pixels and
+    interpolated by a bicubic spline between them.
+
+    Examples
+    --------
+    >>> from odc.geo.geobox import GeoBox
+    >>> equator = GeoBox.from_bbox((0, 0, 1, 1), "EPSG:4326", shape=(1, 1))
+    >>> round(float(pixel_areas(equator)[0, 0]) / 1e6)
+    12309
+    """
+    if geobox.crs is None:
+        raise GridError("the grid has no CRS, so its pixels have no area")
+    ny, nx = geobox.shape
+    rows, cols = _lattice(ny), _lattice(nx)
+    known = _quad_areas(geobox, rows, cols)
+    if rows.size == ny and cols.size == nx:
+        return known
+    if nx == 1 or ny == 1:
+        line, at, all_at = (
+            (known[:, 0], rows, np.arange(ny)) if nx == 1 else (known[0], cols, np.arange(nx))
+        )
+        degree = min(3, at.size - 1)
+        fine = np.polynomial.Chebyshev.fit(at, line, min(8, degree + 5))(all_at)
+        return np.asarray(fine.reshape(ny, nx), np.float64)
+    spline = RectBivariateSpline(
+        rows, cols, known, kx=min(3, rows.size - 1), ky=min(3, cols.size - 1)
+    )
+    return np.asarray(spline(np.arange(ny), np.arange(nx)), np.float64)
+
+
+def _lattice(n: int) -> NDArray[np.int64]:
+    if n <= _NODES:
+        return np.arange(n)
+    return np.unique(np.linspace(0, n - 1, _NODES).round().astype(np.int64))
+
+
+def _quad_areas(
+    geobox: GeoBox, rows: NDArray[np.int64], cols: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Area of the pixels at ``rows × cols`` from their corners in the equal-area plane."""
+    r, c = np.meshgrid(rows.astype(float), cols.astype(float), indexing="ij")
+    transform = Transformer.from_crs(str(geobox.crs), _EQUAL_AREA, always_xy=True)
+    corners = []
+    for dr, dc in ((0, 0), (0, 1), (1, 1), (1, 0)):
+        px, py = geobox.affine * (c + dc, r + dr)
+        corners.append(transform.transform(px, py))
+    if not np.isfinite(np.asarray(corners)).all():
+        raise GridError(f"the grid {geobox.boundingbox} leaves the domain of {geobox.crs}")
+    # corners relative to the first: the plane coordinates are 1e7 m, the pixels 1e1 m
+    x = np.stack([cx - corners[0][0] for cx, _ in corners])
+    y = np.stack([cy - corners[0][1] for _, cy in corners])
+    nxt = [1, 2, 3, 0]
+    area: NDArray[np.float64] = np.abs((x * y[nxt] - x[nxt] * y).sum(axis=0)) / 2
+    return area
+
+
+def _projected_bounds(
+    geometry: BaseGeometry, crs: CRS, buffer_m: float
+) -> tuple[float, float, float, float]:
+    shape = Geometry(geometry, "EPSG:4326")
+    if crosses_antimeridian(geometry):
+        boxes: Sequence[Geometry] = [
+            Geometry(p, "EPSG:4326") for p in getattr(geometry, "geoms", ())
+        ]
+    else:
+        boxes = [shape]
+    # straight edges in degrees bend in a projection: densify before taking the extent
+    bounds = np.array([g.to_crs(crs, resolution=0.01).boundingbox.bbox for g in boxes])
+    out = (*bounds[:, :2].min(axis=0), *bounds[:, 2:].max(axis=0))
+    if not all(math.isfinite(v) for v in out):
+        raise GridError(f"the site has no finite extent in {crs}; is it inside that CRS's domain?")
+    if not buffer_m:
+        return float(out[0]), float(out[1]), float(out[2]), float(out[3])
+    if crs.geographic:
+        lat = math.radians(min(89.0, max(abs(out[1]), abs(out[3]))))
+        dy = buffer_m / 110_574
+        dx = buffer_m / (111_320 * math.cos(lat))
+    else:
+        dx = dy = buffer_m
+    return float(out[0] - dx), float(out[1] - dy), float(out[2] + dx), float(out[3] + dy)
+
+
+def _snap(low: float, high: float, step: float) -> tuple[int, int]:
+    # an edge within a millionth of a pixel of the lattice is on it
+    i0 = math.floor(low / step + 1e-6)
+    i1 = max(math.ceil(high / step - 1e-6), i0 + 1)
+    return i0, i1
+
+
+def _refuse_too_large(nx: int, ny: int) -> None:
+    if nx * ny > MAX_PIXELS:
+        raise GridError(
+            f"a grid of {nx} × {ny} pixels was asked for; check the resolution's unit "
+            "and whether the site crosses 180°"
+        )

@@ -1,0 +1,297 @@
+"""Run every unit: threads, failures as rows, resume, one set of tables."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+import geopandas as gpd
+import pandas as pd
+import rasterio.errors
+
+from minetrace._version import __version__
+from minetrace.catalog import Source, redact
+from minetrace.cubes import Sources, open_legend, open_sources
+from minetrace.errors import GridError, ReadError, RunError, SiteError, SourceError
+from minetrace.panel import write_geoparquet, write_table
+from minetrace.run.commit import Entry, Manifest, failure_frame, gather, write_unit
+from minetrace.run.plan import Unit, plan_units, single_units, unit_key
+from minetrace.run.unit import UnitResult, analyse, failure
+from minetrace.schema import (
+    FAILURES,
+    SITE_PANEL,
+    SITE_TABLE,
+    SITES,
+    TRANSITION_AREAS,
+    Recipe,
+    check_table,
+    load_recipe,
+)
+
+_log = logging.getLogger(__name__)
+
+# faults of one place or one file; everything else is a fault of the whole run
+_LOCAL_FAULTS = (ReadError, GridError, SourceError, rasterio.errors.RasterioError)
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left in its folder."""
+
+    folder: Path
+    n_sites: int
+    """Sites in the tables."""
+    n_units: int
+    n_reused: int
+    """Units that an earlier run had committed."""
+    failures: pd.DataFrame
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was recorded as failed or missing."""
+        return self.failures.empty
+
+
+def run_sites(
+    sites: gpd.GeoDataFrame,
+    recipe: str | Path | Recipe,
+    out: str | Path,
+    *,
+    sources: Sources | None = None,
+    workers: int | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Trace every site: panel, table, transitions and change maps.
+
+    Sites are grouped into units that share a window; each unit opens one lazy cube, reads every
+    pixel once and is committed on its own. A fault in one place becomes a row of
+    ``failures.parquet`` while the others finish.
+
+    Parameters
+    ----------
+    sites
+        From `minetrace.read_sites`.
+    recipe
+        A shipped recipe's name, a TOML file, or a `Recipe`.
+    out
+        Output folder. It gets ``site_panel.parquet``, ``site_table.parquet`` (GeoParquet),
+        ``transition_areas.parquet``, ``failures.parquet``, ``maps/*.tif`` and ``run.json``.
+    sources
+        Sources that replace the recipe's, see `minetrace.open_cube`.
+    workers
+        Units at a time, default the number of cores.
+    resume
+        Units that an earlier run committed with equal settings, sites, items and version are not
+        done again. False does them anew.
+    progress
+        Called with (done, total, unit id) after each unit.
+
+    Raises
+    ------
+    LegendError, RecipeError, SiteError, SourceError
+        Faults of the whole run: nothing useful can follow. Units committed before stay.
+    RunError
+        No site at all gave a result; the message quotes the first reasons.
+    """
+    plan = load_recipe(recipe)
+    if sites.empty:
+        raise SiteError("there are no sites to run")
+    check_table(sites, SITES)
+    opened = open_sources(plan, sources)
+    units = plan_units(sites)
+    manifest = Manifest(Path(out))
+    settings = (plan.fingerprint, _legend_text(plan), *_source_texts(opened), __version__)
+    keys = {unit.id: unit_key(sites, unit, *settings) for unit in units}
+    entries: dict[str, Entry] = {}
+    for unit in units:
+        if not resume:
+            manifest.forget(unit.id, keys[unit.id])
+        found = manifest.find(unit.id, keys[unit.id])
+        if found is not None:
+            entries[unit.id] = found
+    reused = len(entries)
+    todo = [unit for unit in units if unit.id not in entries]
+    _report(progress, reused, len(units), "")
+    # units are the parallelism: a scheduler inside each would fight over the same cores
+    with (
+        dask.config.set(scheduler="synchronous"),
+        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+    ):
+        jobs = {
+            pool.submit(_do_unit, sites, unit, keys[unit.id], plan, opened, manifest): unit
+            for unit in todo
+        }
+        try:
+            for job in as_completed(jobs):
+                unit = jobs[job]
+                entries[unit.id] = job.result()
+                _report(progress, len(entries), len(units), unit.id)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    ordered = [entries[unit.id] for unit in units]
+    return _finish(sites, plan, manifest, ordered, reused)
+
+
+def _do_unit(
+    sites: gpd.GeoDataFrame, unit: Unit, key: str, recipe: Recipe,
+    sources: Mapping[str, Source], manifest: Manifest,
+) -> Entry:  # fmt: skip
+    results, failures = _attempt(sites, unit, recipe, sources)
+    for result in results:
+        failures += result.failures
+    folder = manifest.start(unit.id, key)
+    write_unit(
+        folder,
+        panel=_joined([r.panel for r in results]),
+        table=_joined([r.table for r in results]),
+        transitions=_joined([r.transitions for r in results]),
+        failures=failures,
+        change_maps=[r.change_map for r in results if r.change_map is not None],
+    )
+    layers: dict[str, set[int]] = {}
+    for result in results:
+        for name, years in result.layers.items():
+            layers.setdefault(name, set()).update(years)
+    entry = Entry(
+        unit.id, key, sites.site_id.iloc[list(unit.rows)].tolist(),
+        {n: sorted(y) for n, y in sorted(layers.items())}, sum(r.items for r in results),
+    )  # fmt: skip
+    manifest.publish(entry)
+    return entry
+
+
+def _attempt(
+    sites: gpd.GeoDataFrame, unit: Unit, recipe: Recipe, sources: Mapping[str, Source]
+) -> tuple[list[UnitResult], list[dict[str, str | None]]]:
+    """Results of a unit; after a local fault, of those of its sites that can be done alone."""
+    rows = sites.iloc[list(unit.rows)]
+    try:
+        return [analyse(rows, unit.window, recipe, sources=sources)], []
+    except _LOCAL_FAULTS as err:
+        if len(unit.rows) == 1:
+            _log.warning("site %s failed: %s", rows.site_id.iloc[0], err)
+            return [], [_fault(str(rows.site_id.iloc[0]), unit, err, sources)]
+    results: list[UnitResult] = []
+    failures: list[dict[str, str | None]] = []
+    for single in single_units(sites, unit):
+        done, failed = _attempt(sites, single, recipe, sources)
+        results += done
+        failures += failed
+    return results, failures
+
+
+def _fault(
+    site_id: str, unit: Unit, err: Exception, sources: Mapping[str, Source]
+) -> dict[str, str | None]:
+    where = ",".join(f"{v:.5f}" for v in unit.window.bounds)
+    text = str(err)
+    for source in sources.values():
+        for item in source.items:
+            for name, asset in item.assets.items():
+                href = asset.get_absolute_href() or asset.href
+                # GDAL names the file it choked on; the table names item and asset
+                if href in text or Path(href).name in text:
+                    return failure(site_id, redact(text), where, item=item.id, asset=name)
+    return failure(site_id, redact(text), where)
+
+
+def _finish(
+    sites: gpd.GeoDataFrame, recipe: Recipe, manifest: Manifest, entries: list[Entry], reused: int
+) -> RunResult:
+    out = manifest.out
+    folders = [manifest.unit_folder(e.unit, e.key) for e in entries]
+    failures = gather(folders, "failures.parquet", geo=False)
+    rejected = [
+        failure(r.get("site_id"), str(r["reason"]), f"row {r.get('row')}")
+        for r in sites.attrs.get("rejected", ())
+    ]
+    problems = failure_frame(
+        rejected + ([] if failures is None else failures.astype(object).to_dict("records"))
+    )
+    write_table(check_table(problems, FAILURES), out / "failures.parquet")
+    panel = gather(folders, "panel.parquet", geo=True)
+    table = gather(folders, "table.parquet", geo=True)
+    moves = gather(folders, "transitions.parquet", geo=False)
+    if panel is None or table is None:
+        reasons = "; ".join(problems["reason"].dropna().unique()[:3])
+        raise RunError(f"none of {len(sites)} sites gave a result: {reasons}")
+    write_geoparquet(check_table(panel, SITE_PANEL), out / "site_panel.parquet")
+    write_geoparquet(check_table(table, SITE_TABLE), out / "site_table.parquet")
+    if moves is not None:
+        write_table(check_table(moves, TRANSITION_AREAS), out / "transition_areas.parquet")
+    _collect_maps(out, entries, folders)
+    _write_summary(out, recipe, entries)
+    return RunResult(out, len(table), len(entries), reused, problems)
+
+
+def _collect_maps(out: Path, entries: list[Entry], folders: list[Path]) -> None:
+    maps = out / "maps"
+    shutil.rmtree(maps, ignore_errors=True)
+    maps.mkdir()
+    for entry, folder in zip(entries, folders, strict=True):
+        for file in sorted(folder.glob("map*.tif")):
+            shutil.copyfile(file, maps / f"{entry.unit}-{file.name}")
+
+
+def _write_summary(out: Path, recipe: Recipe, entries: list[Entry]) -> None:
+    layers: dict[str, set[int]] = {p: set() for p in recipe.products}
+    for entry in entries:
+        for name, years in entry.layers.items():
+            layers[name].update(years)
+    legend = open_legend(recipe)
+    summary: dict[str, Any] = {
+        "recipe": recipe.name,
+        "recipe_hash": recipe.fingerprint,
+        "legend": None if legend is None else legend.name,
+        "years": list(recipe.years),
+        "layers": {n: sorted(y) for n, y in layers.items()},
+        "missing": [n for n, y in layers.items() if not y],
+        "items": max(e.items for e in entries),
+        "units": len(entries),
+        "status": recipe.status.model_dump(mode="json"),
+        "coverage": recipe.change.coverage,
+        "min_persistence": recipe.change.min_persistence,
+        "version": __version__,
+    }
+    path = out / "run.json"
+    whole = path.with_suffix(".tmp")
+    whole.write_text(json.dumps(summary, indent=1, sort_keys=True))
+    whole.replace(path)
+
+
+def _joined(frames: list[Any]) -> Any:
+    return pd.concat(frames, ignore_index=True) if frames else None
+
+
+def _legend_text(recipe: Recipe) -> str:
+    legend = open_legend(recipe)
+    return "" if legend is None else repr(legend)
+
+
+def _source_texts(sources: Mapping[str, Source]) -> list[str]:
+    """Items of static sources; an API's are found per unit, so only its settings are known."""
+    out = []
+    for product, source in sources.items():
+        ids = "\n".join(
+            f"{i.id} {i.properties.get('updated', '')} "
+            + " ".join(a.extra_fields.get("file:checksum", "") for a in i.assets.values())
+            for i in source.items
+        )
+        out.append(f"{product} {source.config.model_dump_json()} {ids}")
+    return out
+
+
+def _report(progress: Progress | None, done: int, total: int, unit: str) -> None:
+    if progress is not None:
+        progress(done, total, unit)

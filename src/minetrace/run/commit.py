@@ -1,0 +1,164 @@
+"""Publish a unit's results: files first, then one manifest entry by exclusive create.
+
+Readers see only units that have an entry. A unit that died half-way leaves files that nobody
+lists; the next run writes them anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import odc.geo.xr  # noqa: F401  (registers .odc)
+import pandas as pd
+import rasterio
+import xarray as xr
+
+from minetrace.errors import RunError
+from minetrace.panel import read_geoparquet, read_table, write_geoparquet, write_table
+from minetrace.schema import FAILURES
+
+_COLUMNS = list(FAILURES.columns)
+
+
+@dataclass
+class Entry:
+    """One committed unit, as the manifest keeps it."""
+
+    unit: str
+    key: str
+    sites: list[str]
+    layers: dict[str, list[int]] = field(default_factory=dict)
+    items: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+    """File name in the unit's folder → SHA-256."""
+
+
+class Manifest:
+    """The committed units below one output folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folder = out / "manifest"
+        self.units = out / "units"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.units.mkdir(exist_ok=True)
+
+    def unit_folder(self, unit: str, key: str) -> Path:
+        """Where the files of a unit lie."""
+        return self.units / f"{unit}-{key}"
+
+    def find(self, unit: str, key: str) -> Entry | None:
+        """The entry of a committed unit whose files are all there and whole."""
+        path = self._path(unit, key)
+        if not path.is_file():
+            return None
+        entry = Entry(**json.loads(path.read_text()))
+        folder = self.unit_folder(unit, key)
+        for name, digest in entry.files.items():
+            file = folder / name
+            if not file.is_file() or _sha256(file) != digest:
+                raise RunError(
+                    f"{file} is damaged or gone although its unit is committed; delete "
+                    f"{path} to have the unit done again"
+                )
+        return entry
+
+    def forget(self, unit: str, key: str) -> None:
+        """Take a unit out of the manifest, so that it is done again."""
+        self._path(unit, key).unlink(missing_ok=True)
+
+    def start(self, unit: str, key: str) -> Path:
+        """An empty folder for a unit's files."""
+        folder = self.unit_folder(unit, key)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+    def publish(self, entry: Entry) -> None:
+        """List a unit whose files are written.
+
+        Raises
+        ------
+        RunError
+            Another run committed the same unit in the meantime.
+        """
+        folder = self.unit_folder(entry.unit, entry.key)
+        entry.files = {p.name: _sha256(p) for p in sorted(folder.iterdir())}
+        path = self._path(entry.unit, entry.key)
+        whole = path.with_suffix(f".{os.getpid()}.tmp")
+        whole.write_text(json.dumps(asdict(entry), indent=1, sort_keys=True))
+        try:
+            # a hard link appears at once and fails if the name is taken
+            os.link(whole, path)
+        except FileExistsError:
+            raise RunError(
+                f"unit {entry.unit} was committed by another run in {self.out}; give "
+                "each run an output folder of its own"
+            ) from None
+        finally:
+            whole.unlink()
+
+    def _path(self, unit: str, key: str) -> Path:
+        return self.folder / f"{unit}-{key}.json"
+
+
+def write_unit(
+    folder: Path,
+    *,
+    panel: gpd.GeoDataFrame | None,
+    table: gpd.GeoDataFrame | None,
+    transitions: pd.DataFrame | None,
+    failures: list[dict[str, str | None]],
+    change_maps: list[xr.Dataset],
+) -> None:
+    """Write a unit's files; absent tables write no file."""
+    if panel is not None and table is not None:
+        write_geoparquet(panel, folder / "panel.parquet")
+        write_geoparquet(table, folder / "table.parquet")
+    if transitions is not None:
+        write_table(transitions, folder / "transitions.parquet")
+    write_table(failure_frame(failures), folder / "failures.parquet")
+    for i, dataset in enumerate(change_maps):
+        _write_map(dataset, folder / f"map{i}.tif")
+
+
+def failure_frame(failures: list[dict[str, str | None]]) -> pd.DataFrame:
+    """Failures as the table of the contract, sorted."""
+    frame = pd.DataFrame(failures, columns=_COLUMNS).astype("str")
+    missing = pd.DataFrame(failures, columns=_COLUMNS).isna()
+    return frame.mask(missing, None).sort_values(_COLUMNS, na_position="first", ignore_index=True)
+
+
+def gather(folders: list[Path], name: str, *, geo: bool) -> pd.DataFrame | None:
+    """One table from the units' files of a name, or None when no unit has it."""
+    files = [f / name for f in folders if (f / name).is_file()]
+    if not files:
+        return None
+    frames = [read_geoparquet(f) if geo else read_table(f) for f in files]
+    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+
+
+def _write_map(dataset: xr.Dataset, path: Path) -> None:
+    grid = dataset["first_development"].odc.geobox
+    names = [str(n) for n in dataset.data_vars]
+    profile = {
+        "driver": "COG", "height": grid.shape[0], "width": grid.shape[1], "count": len(names),
+        "dtype": "int16", "crs": str(grid.crs), "transform": grid.affine, "nodata": 0,
+        "compress": "DEFLATE", "predictor": "YES", "overview_resampling": "NEAREST",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as dst:
+        for i, name in enumerate(names, 1):
+            dst.write(np.asarray(dataset[name].values, np.int16), i)
+            dst.set_band_description(i, name)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,278 @@
+"""Sources, address policy, building a catalogue from plain rasters."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+from shapely.geometry import box
+
+from minetrace.catalog import build_catalog, check_href, open_source, redact, search
+from minetrace.errors import HrefError, LegendError, SourceError
+
+HERE = box(10.0, 49.99, 10.02, 50.0)
+
+
+def write_raster(
+    path: Path,
+    bands: dict[str, np.ndarray],
+    *,
+    crs: str | None = "EPSG:4326",
+    nodata: float | None = 0,
+) -> Path:
+    first = next(iter(bands.values()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path, "w", driver="GTiff", height=first.shape[0], width=first.shape[1], count=len(bands),
+        dtype=first.dtype, crs=crs, transform=from_origin(10.0, 50.0, 0.0003, 0.0003),
+        nodata=nodata,
+    ) as dst:  # fmt: skip
+        for i, (text, values) in enumerate(bands.items(), 1):
+            dst.write(values, i)
+            dst.set_band_description(i, text)
+    return path
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(1)
+    layers = {
+        f"cover_{y}": rng.choice([10, 61, 200], (40, 50)).astype("u1") for y in (1990, 1995, 2000)
+    }
+    return write_raster(tmp_path / "raw" / "stack.tif", layers)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_every_band_becomes_one_item_with_the_same_pixels(stack: Path, tmp_path: Path, link: bool):
+    catalog = build_catalog([stack], tmp_path / "cat", legend="glc_fcs30d", link=link)
+    found = search(open_source(catalog.parent), HERE, (1985, 2022))
+    assert [item.datetime.year for item in found] == [1990, 1995, 2000]
+    with rasterio.open(stack) as src:
+        for i, item in enumerate(found, 1):
+            href = item.assets["landcover"].get_absolute_href()
+            with rasterio.open(href) as made:
+                band = item.properties.get("minetrace:band", 1)
+                np.testing.assert_array_equal(made.read(band), src.read(i))
+                assert made.profile["tiled"] or link
+
+
+def test_a_built_catalogue_is_plain_stac(stack: Path, tmp_path: Path):
+    catalog = pystac.Catalog.from_file(str(build_catalog([stack], tmp_path / "cat")))
+    items = list(catalog.get_items(recursive=True))
+    assert len(items) == 3
+    assert items[0].properties["proj:code"] == "EPSG:4326"
+    assert all(not i.assets["landcover"].href.startswith("/") for i in items)
+
+
+def test_a_catalogue_can_be_moved(stack: Path, tmp_path: Path):
+    build_catalog([stack], tmp_path / "cat")
+    (tmp_path / "cat").rename(tmp_path / "moved")
+    source = open_source(tmp_path / "moved")
+    assert Path(source.check_href(source.items[0], "landcover")).is_file()
+
+
+def test_search_keeps_place_and_years(stack: Path, tmp_path: Path):
+    source = open_source(build_catalog([stack], tmp_path / "cat"))
+    assert [i.datetime.year for i in search(source, HERE, (1991, 1999))] == [1995]
+    assert search(source, box(20, 50, 21, 51), (1985, 2022)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "year", "month"),
+    [("LC_2001", 2001, 1), ("B_199507", 1995, 7), ("x_20130402_y", 2013, 4), ("2013-04", 2013, 4)],
+)
+def test_times_are_read_from_band_names(tmp_path: Path, text: str, year: int, month: int):
+    raster = write_raster(
+        tmp_path / "a.tif", {text: np.ones((4, 4), "u1"), "other_2030": np.ones((4, 4), "u1")}
+    )
+    times = [i.datetime for i in open_source(build_catalog([raster], tmp_path / "c")).items]
+    assert (times[0].year, times[0].month) == (year, month)
+
+
+@pytest.mark.parametrize("text", ["12019", "v2_1850", "cover", "20191340"])
+def test_numbers_that_are_no_dates_are_not_taken_for_dates(tmp_path: Path, text: str):
+    raster = write_raster(tmp_path / "a.tif", {text: np.ones((4, 4), "u1")})
+    with pytest.raises(SourceError, match=r"has no time.*--times"):
+        build_catalog([raster], tmp_path / "c")
+
+
+def test_raster_without_crs_is_named(tmp_path: Path):
+    raster = write_raster(tmp_path / "no_crs_2000.tif", {"": np.ones((4, 4), "u1")}, crs=None)
+    with pytest.raises(SourceError, match=r"no_crs_2000\.tif has no CRS"):
+        build_catalog([raster], tmp_path / "c")
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path):
+    raster = write_raster(tmp_path / "in" / "a_2000.tif", {"": np.full((4, 4), 77, "u1")})
+    with pytest.raises(LegendError, match=r"\[77\].*glc_fcs30d"):
+        build_catalog([raster], tmp_path / "c", legend="glc_fcs30d")
+    assert {p.name for p in tmp_path.iterdir()} == {"in"}
+
+
+def test_build_refuses_a_folder_with_other_files(stack: Path, tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(SourceError, match="holds other files"):
+        build_catalog([stack], tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_times_must_match_bands(stack: Path, tmp_path: Path):
+    with pytest.raises(SourceError, match="2 times were given for 3 bands"):
+        build_catalog([stack], tmp_path / "c", times=["2000-01-01", "2001-01-01"])
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "/vsizip//tmp/x.zip", "/vsicurl/https://a.b/c.tif", "vrt:///tmp/x.tif", "ftp://a.b/x.tif",
+        "<VRTDataset/>", "https://user:pw@good.org/x.tif", "https://evil.org/x.tif",
+        "https://good.org.evil.org/x.tif", "http://good.org/x.tif", "s3://bucket/x.tif",
+        "GTIFF_DIR:1:/tmp/x.tif", "/etc/passwd", "file:///etc/passwd", "../../etc/passwd",
+    ],
+)  # fmt: skip
+def test_addresses_outside_the_policy_are_refused(tmp_path: Path, href: str):
+    with pytest.raises(HrefError):
+        check_href(href, roots=[tmp_path], hosts=["good.org", "*.tiles.org"])
+
+
+def test_allowed_addresses_pass(stack: Path):
+    assert check_href(str(stack), roots=[stack.parent]) == str(stack)
+    assert check_href(f"file://{stack}", roots=[stack.parent]) == str(stack)
+    for href in ("https://good.org/a.tif?sig=1", "https://b.tiles.org/a.tif"):
+        assert check_href(href, roots=[], hosts=["good.org", "*.tiles.org"]) == href
+
+
+def test_a_link_out_of_the_root_is_refused(stack: Path, tmp_path: Path):
+    inside = tmp_path / "root"
+    inside.mkdir()
+    (inside / "x.tif").symlink_to(stack)
+    with pytest.raises(HrefError, match="outside the folders"):
+        check_href(str(inside / "x.tif"), roots=[inside])
+
+
+def test_a_vrt_in_disguise_is_refused(tmp_path: Path):
+    fake = tmp_path / "x.tif"
+    fake.write_text("<VRTDataset rasterXSize='1' rasterYSize='1'/>")
+    with pytest.raises(HrefError, match="first bytes"):
+        check_href(str(fake), roots=[tmp_path])
+
+
+def test_redact_drops_signatures():
+    assert redact("https://a.org/x.tif?sig=SECRET&se=1#f") == "https://a.org/x.tif"
+
+
+def test_a_catalogue_link_cannot_leave_its_folder(stack: Path, tmp_path: Path):
+    path = build_catalog([stack], tmp_path / "cat")
+    secret = tmp_path / "secret.json"
+    secret.write_text("{}")
+    data = json.loads(path.read_text())
+    data["links"].append({"rel": "item", "href": "../secret.json"})
+    path.write_text(json.dumps(data))
+    with pytest.raises(SourceError, match="leaves it"):
+        open_source(path)
+
+
+def test_source_faults_are_named(tmp_path: Path):
+    with pytest.raises(SourceError, match=r"no catalog 'nowhere'.*earth_search"):
+        open_source("nowhere")
+    bad = tmp_path / "bad.toml"
+    bad.write_text('name = "x"\nkind = "static"\nhref = "catalog.json"\nhots = []\n')
+    with pytest.raises(SourceError, match="hots: unknown key"):
+        open_source(bad)
+    bad.write_text('name = "x"\nkind = "static"\nhref = "catalog.json"\n')
+    with pytest.raises(SourceError, match="there is no catalogue"):
+        open_source(bad)
+
+
+def test_missing_asset_and_collection_are_named(stack: Path, tmp_path: Path):
+    source = open_source(build_catalog([stack], tmp_path / "cat"))
+    with pytest.raises(SourceError, match=r"no asset 'red'; it has landcover"):
+        source.check_href(source.items[0], "red")
+    with pytest.raises(SourceError, match=r"no collection 'lights'; it has landcover"):
+        search(source, HERE, (1985, 2022), collection="lights")
+
+
+class _Api(BaseHTTPRequestHandler):
+    """A STAC API with one collection and one item; the first answers are faults."""
+
+    faults: list[int] = []  # noqa: RUF012
+    bodies: list[dict] = []  # noqa: RUF012
+    item: dict = {}  # noqa: RUF012
+
+    def do_GET(self):
+        url = f"http://127.0.0.1:{self.server.server_port}"
+        self._answer({
+            "type": "Catalog", "stac_version": "1.0.0", "id": "api", "description": "test",
+            "conformsTo": ["https://api.stacspec.org/v1.0.0/core",
+                           "https://api.stacspec.org/v1.0.0/item-search"],
+            "links": [{"rel": "self", "href": url}, {"rel": "root", "href": url},
+                      {"rel": "search", "href": f"{url}/search", "method": "POST",
+                       "type": "application/geo+json"}],
+        })  # fmt: skip
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.faults:
+            code = self.faults.pop(0)
+            self.send_response(code)
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.bodies.append(body)
+        self._answer({"type": "FeatureCollection", "features": [self.item], "links": []})
+
+    def _answer(self, data):
+        raw = json.dumps(data).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def api(tmp_path: Path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Api)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    _Api.bodies, _Api.faults = [], []
+    _Api.item = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "scene", "collection": "s2",
+        "geometry": HERE.__geo_interface__, "bbox": list(HERE.bounds), "links": [],
+        "properties": {"datetime": "2020-05-01T10:00:00Z"}, "assets": {},
+    }  # fmt: skip
+    source = tmp_path / "api.toml"
+    source.write_text(
+        f'name = "api"\nkind = "api"\nhref = "http://127.0.0.1:{server.server_port}"'
+        '\ncollection = "s2"\n'
+    )
+    yield source
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_api_is_searched_like_a_catalogue_and_survives_faults(api: Path):
+    _Api.faults = [503, 429]
+    found = search(open_source(api), HERE, (2019, 2021))
+    assert [item.id for item in found] == ["scene"]
+    assert _Api.bodies[0]["collections"] == ["s2"]
+    assert _Api.bodies[0]["datetime"] == "2019-01-01T00:00:00Z/2021-12-31T23:59:59Z"
+
+
+def test_an_api_that_refuses_is_named(api: Path):
+    _Api.faults = [404]
+    with pytest.raises(SourceError, match=r"127\.0\.0\.1.*did not answer a search"):
+        search(open_source(api), HERE, (2019, 2021))
