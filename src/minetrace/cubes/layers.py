@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,10 +36,11 @@ class Encoding:
 def encoding(item: pystac.Item, key: str) -> Encoding:
     """Read an asset's encoding from ``raster:bands`` or STAC 1.1 ``bands``."""
     band = _band_fields(item, key)
-    nodata = band.get("nodata")
+    nodata = None if band.get("nodata") is None else float(band["nodata"])
     return Encoding(
         str(band.get("data_type", "")),
-        None if nodata is None else float(nodata),
+        # NaN is always a gap, and unequal to itself: it must not tell encodings apart
+        None if nodata is None or math.isnan(nodata) else nodata,
         float(band.get("scale", 1.0)),
         float(band.get("offset", 0.0)),
     )
@@ -183,6 +185,6 @@ def physical(block: da.Array, code: Encoding) -> da.Array:
 def _physical(block: np.ndarray, code: Encoding) -> np.ndarray:
     # float64 inside: a uint16 count times a decimal scale is not exact in float32
     out = (block * np.float64(code.scale) + np.float64(code.offset)).astype(np.float32)
-    if code.nodata is not None and not np.isnan(code.nodata):
+    if code.nodata is not None:
         out[block == code.nodata] = np.nan
     return out

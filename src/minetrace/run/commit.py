@@ -19,6 +19,7 @@ import odc.geo.xr  # noqa: F401  (registers .odc)
 import pandas as pd
 import rasterio
 import xarray as xr
+from odc.geo import CRS
 
 from minetrace.errors import RunError
 from minetrace.panel import read_geoparquet, read_table, write_geoparquet, write_table
@@ -150,13 +151,19 @@ def _write_map(dataset: xr.Dataset, path: Path) -> None:
     names = [str(n) for n in dataset.data_vars]
     profile = {
         "driver": "COG", "height": grid.shape[0], "width": grid.shape[1], "count": len(names),
-        "dtype": "int16", "crs": str(grid.crs), "transform": grid.affine, "nodata": 0,
+        "dtype": "int16", "crs": _gdal_crs(grid.crs), "transform": grid.affine, "nodata": 0,
         "compress": "DEFLATE", "predictor": "YES", "overview_resampling": "NEAREST",
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as dst:
         for i, name in enumerate(names, 1):
             dst.write(np.asarray(dataset[name].values, np.int16), i)
             dst.set_band_description(i, name)
+
+
+def _gdal_crs(crs: CRS) -> str:
+    # GDAL's PROJ may be older than ours and refuse the newest WKT
+    epsg = crs.to_epsg()
+    return f"EPSG:{epsg}" if epsg else str(crs.to_wkt(version="WKT1_GDAL"))
 
 
 def _sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ surface mines, 1985-2022). A legend maps the class codes of any product onto the
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from enum import IntEnum
@@ -148,7 +149,7 @@ def load_legend(legend: str | Path | Legend) -> Legend:
     path = shipped_file("legends", legend, LegendError)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as err:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise LegendError(f"{path} is not valid TOML: {err}") from err
     unknown = set(data) - {"name", "title", "source", "class"}
     if unknown:
@@ -156,9 +157,10 @@ def load_legend(legend: str | Path | Legend) -> Legend:
             f"{path}: unknown keys {sorted(unknown)}; a legend has name, title, "
             "source and [[class]] tables"
         )
-    classes = tuple(_parse_class(path, row) for row in data.get("class", ()))
-    if not classes:
-        raise LegendError(f"{path} has no [[class]] table")
+    rows = data.get("class")
+    if not rows or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise LegendError(f"{path} has no [[class]] tables")
+    classes = tuple(_parse_class(path, row) for row in rows)
     codes = [c.code for c in classes]
     twice = sorted({c for c in codes if codes.count(c) > 1})
     if twice:
@@ -172,8 +174,12 @@ def _parse_class(path: Path, row: dict[str, object]) -> LandClass:
         raise LegendError(f"{path}: unknown keys {sorted(unknown)} in class {row.get('code')}")
     code, name, group = row.get("code"), row.get("name"), row.get("group")
     cover, color = row.get("cover"), row.get("color", "#808080")
-    if not isinstance(code, int) or not 0 <= code <= 254:
+    if type(code) is not int or not 0 <= code <= 254:
         raise LegendError(f"{path}: class code {code!r} is not an integer from 0 to 254")
+    if not isinstance(name, str):
+        raise LegendError(f"{path}: class {code} has no name")
+    if not (isinstance(color, str) and re.fullmatch("#[0-9a-fA-F]{6}", color)):
+        raise LegendError(f"{path}: class {code} has color {color!r}; write it as '#rrggbb'")
     if group not in GROUPS:
         raise LegendError(f"{path}: class {code} has group {group!r}; use one of {GROUPS}")
     allowed = _COVERS_OF_GROUP.get(str(group))
@@ -183,4 +189,4 @@ def _parse_class(path: Path, row: dict[str, object]) -> LandClass:
         raise LegendError(
             f"{path}: class {code} is {group!r}, so its cover is one of {allowed}, not {cover!r}"
         )
-    return LandClass(code, str(name), str(group), None if cover is None else str(cover), str(color))
+    return LandClass(code, name, str(group), None if cover is None else str(cover), color)

@@ -7,11 +7,17 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from minetrace.errors import RecipeError
 from minetrace.schema.shipped import shipped_file
 from minetrace.schema.variables import PRODUCTS
+
+
+def _ordered(years: tuple[int, int]) -> tuple[int, int]:
+    if years[0] > years[1]:
+        raise ValueError(f"first year {years[0]} is after last year {years[1]}")
+    return years
 
 
 class _Section(BaseModel):
@@ -41,6 +47,12 @@ class ImageryRecipe(_Section):
     resolution: Annotated[float, Field(gt=0)] | None = None
     """In units of ``crs``; needed unless it is ``native``."""
 
+    @model_validator(mode="after")
+    def _has_resolution(self) -> ImageryRecipe:
+        if self.crs != "native" and self.resolution is None:
+            raise ValueError(f"crs = {self.crs!r} needs a resolution in its units")
+        return self
+
 
 class LightsRecipe(_Section):
     """Annual mean of monthly night-time radiance."""
@@ -69,6 +81,8 @@ class StatusRecipe(_Section):
     min_valid: Annotated[int, Field(ge=3)] = 4
     p_value: Literal["exact", "normal"] = "exact"
 
+    _years_in_order = field_validator("years")(_ordered)
+
 
 class Recipe(_Section):
     """A validated recipe; relative paths in it are relative to ``folder``."""
@@ -84,12 +98,7 @@ class Recipe(_Section):
     status: StatusRecipe = StatusRecipe()
     folder: Path = Field(default=Path(), exclude=True)
 
-    @field_validator("years")
-    @classmethod
-    def _ordered(cls, years: tuple[int, int]) -> tuple[int, int]:
-        if years[0] > years[1]:
-            raise ValueError(f"first year {years[0]} is after last year {years[1]}")
-        return years
+    _years_in_order = field_validator("years")(_ordered)
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -120,7 +129,7 @@ def load_recipe(recipe: str | Path | Recipe) -> Recipe:
     path = shipped_file("cubes", recipe, RecipeError)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as err:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise RecipeError(f"recipe {path} is not valid TOML: {err}") from err
     try:
         loaded = Recipe(**{"name": path.stem, **data, "folder": path.resolve().parent})

@@ -1,0 +1,1 @@
+"""The arithmetic: loops over arrays, with numpy and numba only."""

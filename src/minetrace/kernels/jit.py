@@ -1,0 +1,10 @@
+"""The one place where compiler flags are set."""
+
+from __future__ import annotations
+
+import numba
+
+# cache=False: cached kernels segfault under several workers (numba#4807, sgkit#869).
+# No parallel=True: inside dask's threads it aborts the process (numba#9288); dask is the threads.
+# error_model="numpy": without the division checks of Python, loops over quotients vectorise.
+jit = numba.njit(nogil=True, cache=False, error_model="numpy")
