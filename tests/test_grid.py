@@ -120,12 +120,14 @@ NATIVE = {
     "degrees": GeoBox.from_bbox((-53.3, 1.1, -50.2, 4.2), 4326, resolution=0.00026949),
     "utm": GeoBox((4000, 5000), Affine(30, 0, 380_015, 0, -30, 300_007), "EPSG:32622"),
     "south up": GeoBox((4000, 5000), Affine(30, 0, 380_015, 0, 30, 200_007), "EPSG:32622"),
-    "turned": GeoBox(
-        (4000, 5000),
-        Affine.translation(430_000, 255_000) @ Affine.rotation(20) @ Affine.scale(30, -30),
-        "EPSG:32622",
-    ),
 }
+
+
+TURNED = GeoBox(
+    (4000, 5000),
+    Affine.translation(430_000, 255_000) @ Affine.rotation(20) @ Affine.scale(30, -30),
+    "EPSG:32622",
+)
 
 
 @pytest.mark.parametrize("name", NATIVE)
@@ -137,6 +139,21 @@ def test_a_window_keeps_the_lattice_and_covers_the_site(name, buffer_m):
     assert window.shape.x * window.shape.y < 40_000
     outline = project(SITE.buffer(buffer_m / 112_000), str(native.crs))
     assert Polygon(window.extent.exterior.points).buffer(1e-6).contains(outline)
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_windows_of_one_lattice_are_bit_equal_wherever_they_come_from(name):
+    """A window derived from a neighbouring tile, or from a window, is the same to the last bit."""
+    native = NATIVE[name]
+    window = crop_native(native, SITE)
+    assert crop_native(window, SITE) == window
+    for col, row in ((3600, 0), (-3600, 3600), (7, 11)):
+        assert crop_native(native.translate_pix(col, row), SITE) == window
+
+
+def test_a_turned_lattice_is_refused():
+    with pytest.raises(GridError, match="rotated"):
+        crop_native(TURNED, SITE)
 
 
 def test_pixels_of_a_window_know_where_they_are():
@@ -266,8 +283,7 @@ def test_narrow_grids_have_areas_too(shape):
 
 
 def test_turned_and_south_up_grids_have_positive_areas():
-    for name in ("south up", "turned"):
-        grid = NATIVE[name]
+    for grid in (NATIVE["south up"], TURNED):
         part = GeoBox((300, 400), grid.affine, grid.crs)
         assert pixel_areas(part).min() > 0
         assert pixel_areas(part).sum() == pytest.approx(outline_area(part), rel=1e-8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -173,13 +174,9 @@ def test_a_damaged_raster_fails_only_the_sites_it_touches(world, sites, tmp_path
     path = next((broken / "landcover").rglob("*2019*.tif"))
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    try:
-        result = run_sites(sites, broken / "recipe.toml", tmp_path / "out")
-    except RunError as err:  # the cut may take every site's block
-        assert "landcover_2019" in str(err) or "none of" in str(err)
-        failures = read_table(tmp_path / "out" / "failures.parquet")
-    else:
-        failures = result.failures
+    with contextlib.suppress(RunError):  # the cut may take every site's block
+        run_sites(sites, broken / "recipe.toml", tmp_path / "out")
+    failures = read_table(tmp_path / "out" / "failures.parquet")
     assert len(failures)
     assert set(failures["item"].dropna()) == {path.stem.removesuffix("_landcover")}
     assert "landcover" in set(failures["asset"].dropna())

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo import CRS, Geometry
 from odc.geo.geobox import GeoBox
@@ -117,13 +118,29 @@ def crop_native(native: GeoBox, geometry: BaseGeometry, *, buffer_m: float = 0.0
             "the site crosses 180° longitude and the source's grid is in degrees: split the site "
             "at 180°, or choose a projected grid (crs = 'utm')"
         )
+    if native.affine.b or native.affine.d:
+        raise GridError("the source's grid is rotated; warp it to rows and columns of its CRS")
     left, bottom, right, top = _projected_bounds(geometry, native.crs, buffer_m)
-    corners = [native.wld2pix(x, y) for x in (left, right) for y in (bottom, top)]
-    cols, rows = zip(*corners, strict=True)
-    c0, c1 = _snap(min(cols), max(cols), 1.0)
-    r0, r1 = _snap(min(rows), max(rows), 1.0)
-    _refuse_too_large(c1 - c0, r1 - r0)
-    return GeoBox((r1 - r0, c1 - c0), native.translate_pix(c0, r0).affine, native.crs)
+    x, step_x, nx = _cut(native.affine.c, native.affine.a, left, right)
+    y, step_y, ny = _cut(native.affine.f, native.affine.e, bottom, top)
+    _refuse_too_large(nx, ny)
+    return GeoBox((ny, nx), Affine(step_x, 0.0, x, 0.0, step_y, y), native.crs)
+
+
+def _cut(origin: float, step: float, low: float, high: float) -> tuple[float, float, int]:
+    """Origin, step and length of the part of an axis that covers ``low`` to ``high``.
+
+    Origins of tiles and windows of one lattice differ by rounding. Its offset from zero is
+    therefore rounded to less than a billionth of a pixel first: every window of the lattice gets
+    bit-equal coordinates, whichever origin it was derived from.
+    """
+    size = abs(step)
+    digits = 9 - math.floor(math.log10(size))
+    offset = round(origin % size, digits)
+    if size - offset < 10.0**-digits:
+        offset = 0.0
+    first, last = _snap((low - offset) / size, (high - offset) / size, 1.0)
+    return offset + (first if step > 0 else last) * size, step, last - first
 
 
 def same_lattice(a: GeoBox, b: GeoBox) -> bool:

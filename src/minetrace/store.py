@@ -199,7 +199,7 @@ def _read_back(cube: xr.DataTree, work: Path) -> None:
     """Decode every chunk (its checksum is tested) and compare metadata with the cube's."""
     written = xr.open_datatree(work, engine="zarr", chunks={})
     for name, node in cube.children.items():
-        back = written[name].to_dataset(inherit=False)
+        back = written.children[name].to_dataset(inherit=False)
         for key, var in node.to_dataset(inherit=False).data_vars.items():
             if back[key].dtype != var.dtype or back[key].shape != var.shape:
                 raise StoreError(

@@ -8,7 +8,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-import click
 import typer
 
 from minetrace._version import __version__
@@ -24,9 +23,14 @@ class Exit(IntEnum):
     GAPS = 3
 
 
+def _exit(code: int, **options: object) -> None:
+    """Turn the code that every verb returns into the process's own."""
+    raise typer.Exit(code)
+
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="Trace surface mines through time.",
+    help="Trace surface mines through time.", result_callback=_exit,
 )  # fmt: skip
 sites_app = typer.Typer(no_args_is_help=True, help="Check and merge site files.")
 catalog_app = typer.Typer(no_args_is_help=True, help="Build, check and search catalogues.")
@@ -44,17 +48,13 @@ def main() -> None:
     """Run the command line and exit with its code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        code = app(standalone_mode=False)
+        app()
     except MinetraceError as fault:
         _complain(str(fault))
         sys.exit(Exit.FAILED)
-    except click.ClickException as fault:
-        fault.show()
-        sys.exit(Exit.USAGE)
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         _complain("interrupted; what was committed stays")
         sys.exit(Exit.FAILED)
-    sys.exit(code or Exit.COMPLETE)
 
 
 def _complain(text: str) -> None:
@@ -317,5 +317,5 @@ def _numbers(text: str, sep: str, count: int, usage: str) -> list[float]:
     except ValueError:
         values = []
     if len(values) != count:
-        raise click.UsageError(f"give {usage}, not {text!r}")
+        raise typer.BadParameter(f"give {usage}, not {text!r}")
     return values

@@ -1,9 +1,9 @@
 """Lazy cubes: recipe + items + grid → DataTree."""
 
 from minetrace.cubes.cube import Site, Sources, open_cube, open_legend, open_sources, site_geometry
-from minetrace.cubes.layers import load_layers, native_grid, site_grid
+from minetrace.cubes.layers import crop_node, load_layers, native_grid, node_grid, site_grid
 
 __all__ = [
-    "Site", "Sources", "load_layers", "native_grid", "open_cube", "open_legend", "open_sources",
-    "site_geometry", "site_grid",
+    "Site", "Sources", "crop_node", "load_layers", "native_grid", "node_grid", "open_cube",
+    "open_legend", "open_sources", "site_geometry", "site_grid",
 ]  # fmt: skip

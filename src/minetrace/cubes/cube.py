@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import geopandas as gpd
 import pandas as pd
@@ -19,8 +19,8 @@ from minetrace.cubes.products import imagery_node, landcover_node, lights_node
 from minetrace.errors import RecipeError, SiteError, SourceError
 from minetrace.schema import PRODUCTS, Legend, Recipe, load_legend, load_recipe, validate
 
-Sources = Mapping[str, Source | str | Path] | Source | str | Path
-Site = BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries | pd.Series
+Sources: TypeAlias = Mapping[str, Source | str | Path] | Source | str | Path
+Site: TypeAlias = "BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries | pd.Series"
 
 
 def open_cube(
@@ -83,7 +83,7 @@ def open_cube(
         if not items:
             missing[product] = f"source {source.name} has no item here in {span[0]}-{span[1]}"
             continue
-        node = _builder(product, plan)(source, items, geometry, plan, part, chunks=chunks)
+        node = _build(product, source, items, geometry, plan, chunks)
         node.attrs = _provenance(plan, source, items)
         nodes[product] = node
     if not nodes:
@@ -142,10 +142,21 @@ def _recipe_path(recipe: Recipe, name: str) -> str | Path:
     return path if path.exists() else name
 
 
-def _builder(product: str, recipe: Recipe) -> Callable[..., xr.Dataset]:
-    if product == "landcover":
-        return partial(landcover_node, legend=open_legend(recipe))
-    return {"imagery": imagery_node, "lights": lights_node}[product]
+def _build(
+    product: str,
+    source: Source,
+    items: list[pystac.Item],
+    geometry: BaseGeometry,
+    recipe: Recipe,
+    chunks: Mapping[str, int] | None,
+) -> xr.Dataset:
+    legend = open_legend(recipe)
+    if product == "landcover" and legend is not None:
+        return landcover_node(source, items, geometry, recipe, legend, chunks=chunks)
+    if product == "imagery" and recipe.imagery is not None:
+        return imagery_node(source, items, geometry, recipe, recipe.imagery, chunks=chunks)
+    assert recipe.lights is not None
+    return lights_node(source, items, geometry, recipe, recipe.lights, chunks=chunks)
 
 
 def site_geometry(site: Site) -> tuple[str | None, BaseGeometry]:

@@ -11,6 +11,7 @@ import numpy as np
 import odc.stac
 import pystac
 import xarray as xr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from shapely.geometry.base import BaseGeometry
@@ -175,6 +176,34 @@ def _dask_chunks(geobox: GeoBox, spatial: Mapping[str, int]) -> dict[str, int]:
 def grid_coords(geobox: GeoBox) -> dict[str, xr.DataArray]:
     """Pixel-centre ``y`` and ``x`` and the CF ``spatial_ref`` of a grid."""
     return {str(k): v for k, v in xr_coords(geobox, dims=("y", "x")).items()}
+
+
+def node_grid(node: xr.Dataset | xr.DataArray) -> GeoBox:
+    """Exact grid of a cube's node.
+
+    The coordinates give it to rounding only; the transform kept with ``spatial_ref`` is exact.
+    """
+    crs = node.odc.geobox.crs
+    transform = Affine.from_gdal(*map(float, node.spatial_ref.attrs["GeoTransform"].split()))
+    return GeoBox((node.sizes["y"], node.sizes["x"]), transform, crs)
+
+
+def crop_node(layer: xr.DataArray, geobox: GeoBox) -> xr.DataArray:
+    """Part of a layer on a window of its own lattice, as if it had been opened there.
+
+    Raises
+    ------
+    GridError
+        The window is on another lattice, or reaches outside the layer.
+    """
+    grid = node_grid(layer)
+    col, row = (round(v) for v in grid.wld2pix(geobox.affine.c, geobox.affine.f))
+    ny, nx = geobox.shape
+    inside = row >= 0 and col >= 0 and row + ny <= grid.shape[0] and col + nx <= grid.shape[1]
+    if not inside or not same_lattice(grid, geobox):
+        raise GridError("the window is no part of this layer's grid")
+    part = layer.isel(y=slice(row, row + ny), x=slice(col, col + nx))
+    return part.assign_coords(grid_coords(geobox))
 
 
 def physical(block: da.Array, code: Encoding) -> da.Array:

@@ -27,7 +27,6 @@ from minetrace.kernels.composite import median_composite
 from minetrace.schema import (
     NODES,
     ImageryRecipe,
-    LandcoverRecipe,
     Legend,
     LightsRecipe,
     Recipe,
@@ -45,7 +44,6 @@ def landcover_node(
     items: Sequence[pystac.Item],
     geometry: BaseGeometry,
     recipe: Recipe,
-    part: LandcoverRecipe,
     legend: Legend,
     *,
     chunks: Mapping[str, int] | None,
@@ -75,10 +73,11 @@ def landcover_node(
 
 def _class_codes(block: NDArray[np.generic], gaps: tuple[float, ...]) -> NDArray[np.uint8]:
     gap = np.isin(block, gaps)
-    if block.dtype != np.uint8 and ((block[~gap] < 0) | (block[~gap] > 254)).any():
-        worst = block[~gap].max()
+    seen = block[~gap].astype(np.float64)
+    if block.dtype != np.uint8 and ((seen < 0) | (seen > 254)).any():
+        worst = seen[np.argmax(np.abs(seen - 127))]
         raise ReadError(
-            f"land cover holds the value {worst}; class codes are 0 to 254. Declare "
+            f"land cover holds the value {worst:g}; class codes are 0 to 254. Declare "
             "it as nodata in the item, or map the product to codes first"
         )
     out: NDArray[np.uint8] = np.where(gap, 0, block).astype(np.uint8)

@@ -155,7 +155,7 @@ def _do_unit(
         folder,
         panel=_joined([r.panel for r in results]),
         table=_joined([r.table for r in results]),
-        transitions=_joined([r.transitions for r in results]),
+        transitions=_joined([r.transitions for r in results if r.transitions is not None]),
         failures=failures,
         change_maps=[r.change_map for r in results if r.change_map is not None],
     )
@@ -195,7 +195,7 @@ def _fault(
     site_id: str, unit: Unit, err: Exception, sources: Mapping[str, Source]
 ) -> dict[str, str | None]:
     where = ",".join(f"{v:.5f}" for v in unit.window.bounds)
-    text = str(err)
+    text = _chain(err)
     for source in sources.values():
         for item in source.items:
             for name, asset in item.assets.items():
@@ -204,6 +204,17 @@ def _fault(
                 if href in text or Path(href).name in text:
                     return failure(site_id, redact(text), where, item=item.id, asset=name)
     return failure(site_id, redact(text), where)
+
+
+def _chain(err: BaseException) -> str:
+    """Messages of an error and its causes: GDAL names the file only in the innermost one."""
+    texts: list[str] = []
+    link: BaseException | None = err
+    while link is not None:
+        if str(link) not in texts:
+            texts.append(str(link))
+        link = link.__cause__ or link.__context__
+    return " ← ".join(texts)
 
 
 def _finish(
@@ -216,9 +227,8 @@ def _finish(
         failure(r.get("site_id"), str(r["reason"]), f"row {r.get('row')}")
         for r in sites.attrs.get("rejected", ())
     ]
-    problems = failure_frame(
-        rejected + ([] if failures is None else failures.astype(object).to_dict("records"))
-    )
+    known: list[Any] = [] if failures is None else failures.astype(object).to_dict("records")
+    problems = failure_frame([*rejected, *known])
     write_table(check_table(problems, FAILURES), out / "failures.parquet")
     panel = gather(folders, "panel.parquet", geo=True)
     table = gather(folders, "table.parquet", geo=True)

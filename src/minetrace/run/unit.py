@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import geopandas as gpd
 import numpy as np
-import odc.geo.xr  # noqa: F401  (registers .odc)
 import pandas as pd
 import xarray as xr
+from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from minetrace.catalog import Source
 from minetrace.change import land_account, transitions
-from minetrace.cubes import open_cube, open_legend
+from minetrace.cubes import crop_node, node_grid, open_cube, open_legend
+from minetrace.grid import crop_native, site_geobox
 from minetrace.panel import site_panel, site_table
-from minetrace.schema import Legend, Recipe
+from minetrace.schema import ImageryRecipe, Legend, Recipe
 from minetrace.trends import ndvi
-from minetrace.zones import cover, zonal_mean
+from minetrace.zones import cover, geobox_of, zonal_mean
 
 PARTIAL = 0.99
 """A site of which less than this share was ever observed is recorded as a gap."""
@@ -30,7 +31,7 @@ class UnitResult:
 
     panel: gpd.GeoDataFrame
     table: gpd.GeoDataFrame
-    transitions: pd.DataFrame
+    transitions: pd.DataFrame | None
     failures: list[dict[str, str | None]]
     layers: dict[str, list[int]]
     items: int
@@ -54,26 +55,25 @@ def analyse(
     failures = _missing_products(cube, where)
     composition = moves = change_map = None
     if "landcover" in cube.children and legend is not None:
-        codes = cube["landcover/landcover"].load()
-        zones = cover(sites, codes.odc.geobox, coverage=recipe.change.coverage)
-        account = land_account(
-            codes, zones, legend=legend, min_persistence=recipe.change.min_persistence
-        )
-        composition, moves = account.composition, account.transitions
+        codes = cube["landcover"].to_dataset()["landcover"].load()
+        composition, moves = _accounts(codes, sites, recipe, legend)
         change_map = _change_map(codes, recipe, legend)
-        failures += _empty_years(composition, "landcover", "n_pixels", where)
+        failures += _empty_years(composition, "landcover", where)
     green = lights = None
     if "imagery" in cube.children and {"red", "nir"} <= set(cube["imagery"].data_vars):
-        green = _annual_mean(ndvi(cube["imagery"].to_dataset()), sites, recipe)
-        failures += _empty_years(green, "imagery", "n_pixels", where)
+        index = ndvi(cube["imagery"].to_dataset()).load()
+        green = _annual_means(index, sites, recipe, recipe.imagery)
+        failures += _empty_years(green, "imagery", where)
     if "lights" in cube.children:
-        lights = _annual_mean(cube["lights/ntl"], sites, recipe)
-        failures += _empty_years(lights, "lights", "n_pixels", where)
+        lit = cube["lights"].to_dataset()["ntl"].load()
+        lights = _annual_means(lit, sites, recipe, None)
+        failures += _empty_years(lights, "lights", where)
     seen = _observed_sites(sites, (composition, green, lights))
     failures += _outside(sites, seen, where)
     kept = sites[sites.site_id.isin(seen)]
-    tables = [_only(t, seen) for t in (composition, moves, green, lights)]
-    composition, moves, green, lights = tables
+    composition, moves, green, lights = (
+        _only(t, seen) for t in (composition, moves, green, lights)
+    )
     panel = site_panel(kept, composition=composition, transitions=moves, ndvi=green, ntl=lights)
     table = site_table(
         panel, kept, composition=composition, transitions=moves,
@@ -81,17 +81,65 @@ def analyse(
     )  # fmt: skip
     failures += _partial(table, where)
     return UnitResult(
-        panel, table, moves if moves is not None else _no_transitions(), failures,
+        panel, table, moves, failures,
         layers={n: c["time"].dt.year.values.tolist() for n, c in cube.children.items()},
         items=sum(len(c.attrs["item_ids"]) for c in cube.children.values()),
         change_map=change_map,
     )  # fmt: skip
 
 
-def _annual_mean(layer: xr.DataArray, sites: gpd.GeoDataFrame, recipe: Recipe) -> pd.DataFrame:
-    means = zonal_mean(layer, sites, coverage=recipe.change.coverage)
+def _accounts(
+    codes: xr.DataArray, sites: gpd.GeoDataFrame, recipe: Recipe, legend: Legend
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Land accounts of every site, each on its own window.
+
+    A site's window is bit-equal to the grid that `open_cube` makes for it alone, so are its
+    numbers; on the shared window its areas would differ in the last digits.
+    """
+    change = recipe.change
+    parts = []
+    for row in _each(sites):
+        part = crop_node(codes, _own_grid(codes, row, recipe, None))
+        zones = cover(row, geobox_of(part), coverage=change.coverage)
+        parts.append(
+            land_account(part, zones, legend=legend, min_persistence=change.min_persistence)
+        )
+    return (
+        pd.concat([p.composition for p in parts], ignore_index=True),
+        pd.concat([p.transitions for p in parts], ignore_index=True),
+    )
+
+
+def _annual_means(
+    layer: xr.DataArray, sites: gpd.GeoDataFrame, recipe: Recipe, part: ImageryRecipe | None
+) -> pd.DataFrame:
+    """Mean of every site and year, each on the site's own window."""
+    means = pd.concat(
+        [
+            zonal_mean(
+                crop_node(layer, _own_grid(layer, row, recipe, part)), row,
+                coverage=recipe.change.coverage,
+            )
+            for row in _each(sites)
+        ],
+        ignore_index=True,
+    )  # fmt: skip
     years = pd.DatetimeIndex(means["time"]).year.astype("int64")
     return means.assign(year=years).drop(columns="time")
+
+
+def _each(sites: gpd.GeoDataFrame) -> Iterator[gpd.GeoDataFrame]:
+    return (sites.iloc[[i]] for i in range(len(sites)))
+
+
+def _own_grid(
+    layer: xr.DataArray, site: gpd.GeoDataFrame, recipe: Recipe, part: ImageryRecipe | None
+) -> GeoBox:
+    """Grid that `open_cube` would make for this site alone."""
+    geometry = site.geometry.iloc[0]
+    if part is None or part.crs == "native" or part.resolution is None:
+        return crop_native(node_grid(layer), geometry, buffer_m=recipe.buffer_m)
+    return site_geobox(geometry, crs=part.crs, resolution=part.resolution, buffer_m=recipe.buffer_m)
 
 
 def _change_map(codes: xr.DataArray, recipe: Recipe, legend: Legend) -> xr.Dataset:
@@ -114,13 +162,11 @@ def _missing_products(cube: xr.DataTree, where: str) -> list[dict[str, str | Non
     ]
 
 
-def _empty_years(
-    frame: pd.DataFrame, product: str, column: str, where: str
-) -> list[dict[str, str | None]]:
+def _empty_years(frame: pd.DataFrame, product: str, where: str) -> list[dict[str, str | None]]:
     """Sites with data in some layers of a product but none in others."""
     out = []
     for site_id, rows in frame.groupby("site_id", sort=True):
-        years = sorted(rows.loc[rows[column] <= 0, "year"])
+        years = sorted(rows.loc[rows["n_pixels"] <= 0, "year"])
         if years and len(years) < len(rows):
             text = f"no valid pixel in {', '.join(map(str, years))}"
             out.append(failure(str(site_id), text, where, asset=product))
@@ -152,12 +198,6 @@ def _partial(table: gpd.GeoDataFrame, where: str) -> list[dict[str, str | None]]
 
 def _only(frame: pd.DataFrame | None, seen: set[str]) -> pd.DataFrame | None:
     return None if frame is None else frame[frame["site_id"].isin(seen)]
-
-
-def _no_transitions() -> pd.DataFrame:
-    from minetrace.schema import TRANSITION_AREAS
-
-    return pd.DataFrame(columns=list(TRANSITION_AREAS.columns))
 
 
 def failure(
