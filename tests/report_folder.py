@@ -7,7 +7,7 @@ consistent to show without the engine.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import geopandas as gpd
@@ -303,7 +303,7 @@ def _write_tables(
 def _write_info(folder: Path, *, lights: bool) -> None:
     info = {
         "recipe": "annual_status",
-        "legend": "glc_fcs30d",
+        "legend": asdict(LEGEND),
         "years": [1985, 2022],
         "layers": {
             "landcover": LAYERS,

@@ -242,11 +242,13 @@ def test_run_json_that_makes_no_sense(scratch, change, message):
 
 
 @pytest.mark.usefixtures("bare")
-def test_legend_that_is_not_at_hand_is_replaced_by_codes(scratch):
+def test_a_users_own_legend_travels_with_the_run(scratch):
     info = json.loads((scratch / "run.json").read_text())
-    (scratch / "run.json").write_text(json.dumps(info | {"legend": "my_own"}))
-    assert load_run(scratch).legend.by_code(201).name == "class 201"
-    assert "legend my_own (its file is not at hand" in write_report(scratch).read_text("utf-8")
+    pit = {"code": 201, "name": "my pit", "group": "mine", "cover": None, "color": "#102030"}
+    own = {"name": "my_own", "title": "Mine alone", "classes": [pit]}
+    (scratch / "run.json").write_text(json.dumps(info | {"legend": own}))
+    assert load_run(scratch).legend.by_code(201).name == "my pit"
+    assert "legend my_own;" in write_report(scratch).read_text("utf-8")
 
 
 def test_site_table_without_a_column_of_the_run(scratch):

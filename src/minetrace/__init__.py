@@ -69,9 +69,15 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'minetrace' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"minetrace.{_HOME[name]}"), name)
+    importlib.import_module("minetrace.accessor")
     setattr(sys.modules[__name__], name, value)
     return value
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if "xarray" in sys.modules:
+    # otherwise ds.mine appears with the first name that is used
+    importlib.import_module("minetrace.accessor")

@@ -8,11 +8,9 @@ from pathlib import Path
 import geopandas as gpd
 import pandas as pd
 import pyarrow.parquet as pq
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from minetrace.errors import InputError, LegendError
+from minetrace.errors import InputError
 from minetrace.schema import (
     FAILURES,
     PRODUCTS,
@@ -20,10 +18,8 @@ from minetrace.schema import (
     SITE_TABLE,
     STATUSES,
     TRANSITION_AREAS,
-    LandClass,
     Legend,
     check_table,
-    load_legend,
 )
 
 TABLE_EXTRAS = (
@@ -33,9 +29,6 @@ TABLE_EXTRAS = (
     "observed_share",
 )  # fmt: skip
 """Columns that a run adds to the site table."""
-
-CODES_ONLY = "class codes"
-"""Title of a legend that stands for one whose file is not at hand."""
 
 _MEND = "`minetrace run` writes it: point at the folder that was given to --out, or run again."
 
@@ -56,7 +49,8 @@ class RunInfo(_Part):
     """What was run, as ``run.json`` tells it."""
 
     recipe: str
-    legend: str | None
+    legend: Legend | None
+    """None where the run had no land cover."""
     years: tuple[int, int]
     layers: dict[str, tuple[int, ...]]
     """Product → years that have a layer."""
@@ -79,13 +73,16 @@ class RunFolder:
 
     path: Path
     info: RunInfo
-    legend: Legend | None
-    """None where the run had no land cover."""
     panel: pd.DataFrame
     table: gpd.GeoDataFrame
     transition_areas: pd.DataFrame
     failures: pd.DataFrame
     maps: tuple[Path, ...]
+
+    @property
+    def legend(self) -> Legend | None:
+        """Legend of the run's land cover."""
+        return self.info.legend
 
     @property
     def failed_sites(self) -> tuple[str, ...]:
@@ -122,7 +119,6 @@ def load_run(folder: str | Path) -> RunFolder:
     return RunFolder(
         path=path,
         info=info,
-        legend=_read_legend(info),
         panel=check_table(_read_table(path / "site_panel.parquet"), SITE_PANEL),
         table=_check_site_table(_read_sites(path / "site_table.parquet")),
         transition_areas=check_table(areas, TRANSITION_AREAS),
@@ -173,21 +169,6 @@ def _read_info(path: Path) -> RunInfo:
     if odd:
         raise InputError(f"{path} names products {sorted(odd)}; known are {', '.join(PRODUCTS)}")
     return info
-
-
-def _read_legend(info: RunInfo) -> Legend | None:
-    """Legend of the run; one with bare codes where its file is not at hand."""
-    if info.legend is None:
-        return None
-    try:
-        return load_legend(info.legend)
-    except LegendError:
-        hues = colormaps["tab20"].colors  # type: ignore[attr-defined]
-        classes = (
-            LandClass(code, f"class {code}", "other", None, to_hex(hues[code % 20]))
-            for code in range(1, 255)
-        )
-        return Legend(info.legend, CODES_ONLY, tuple(classes))
 
 
 def _read_table(path: Path) -> pd.DataFrame:

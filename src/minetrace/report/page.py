@@ -14,7 +14,7 @@ from minetrace.errors import InputError
 from minetrace.report import words
 from minetrace.report.atlas import MOST_NUMBERS, site_maps, status_map
 from minetrace.report.charts import annual_change, change_rates, site_series
-from minetrace.report.load import CODES_ONLY, RunFolder, check_expected, load_run
+from minetrace.report.load import RunFolder, check_expected, load_run
 from minetrace.report.maps import MapIndex, index_maps
 from minetrace.report.style import STATUS_MARKS, to_png, to_svg
 from minetrace.schema import PRODUCTS, STATUSES
@@ -113,7 +113,6 @@ def _context(run: RunFolder, title: str | None, expected: pd.DataFrame | None) -
     return {
         "title": title or f"Surface mines, {first}–{last}",
         "info": run.info,
-        "codes_only": run.legend is not None and run.legend.title == CODES_ONLY,
         "layers": [_layer(run, product) for product in words.PRODUCT_NAMES],
         "method": words.method(run.info),
         "headline": _headline(run),

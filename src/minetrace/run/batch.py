@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -238,8 +238,11 @@ def _finish(
         raise RunError(f"none of {len(sites)} sites gave a result: {reasons}")
     write_geoparquet(check_table(panel, SITE_PANEL), out / "site_panel.parquet")
     write_geoparquet(check_table(table, SITE_TABLE), out / "site_table.parquet")
-    if moves is not None:
-        write_table(check_table(moves, TRANSITION_AREAS), out / "transition_areas.parquet")
+    if moves is None:
+        moves = pd.DataFrame(
+            {name: pd.Series(dtype=str(c.dtype)) for name, c in TRANSITION_AREAS.columns.items()}
+        )
+    write_table(check_table(moves, TRANSITION_AREAS), out / "transition_areas.parquet")
     _collect_maps(out, entries, folders)
     _write_summary(out, recipe, entries)
     return RunResult(out, len(table), len(entries), reused, problems)
@@ -263,7 +266,7 @@ def _write_summary(out: Path, recipe: Recipe, entries: list[Entry]) -> None:
     summary: dict[str, Any] = {
         "recipe": recipe.name,
         "recipe_hash": recipe.fingerprint,
-        "legend": None if legend is None else legend.name,
+        "legend": None if legend is None else asdict(legend),
         "years": list(recipe.years),
         "layers": {n: sorted(y) for n, y in layers.items()},
         "missing": [n for n, y in layers.items() if not y],
