@@ -118,7 +118,7 @@ def test_first_disturbance_of_each_kind():
         assert year[kind] == layer[kind]
     assert (year["five_year_start"], layer["five_year_start"]) == (1992, 1995)
     assert layer["abandoned"] == 1995
-    assert year["old_pit"] < 1985 == layer["old_pit"]
+    assert year["old_pit"] < 1985 < layer["old_pit"] == 1990
 
 
 @pytest.mark.parametrize("seed", [0, 5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from enum import IntEnum
 from pathlib import Path
@@ -46,6 +47,8 @@ IdColumn = Annotated[str | None, typer.Option(help="Column that holds site ids."
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    # a raster that is really a virtual one could name any file; GDAL reads this once, on loading
+    os.environ.setdefault("GDAL_SKIP", "VRT")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()

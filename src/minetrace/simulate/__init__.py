@@ -57,7 +57,7 @@ def simulate_mines(
     truth : GeoDataFrame
         EPSG:4326, one row per site: ``site_id, name, kind, status, stage, bsp_trend,
         ndvi_trend, ntl_trend, first_disturbance_year`` (may precede the first layer),
-        ``first_disturbance_layer`` (first layer with 1 % of the site laid bare by mining) and
+        ``first_disturbance_layer`` (first layer with 1 % of the site laid bare since the first) and
         ``bsp_YYYY``, the bare share of the site for each layer. All come from the scripts and
         the areas of their polygons, none from the rasters.
 

@@ -58,9 +58,11 @@ def _row(mine: Mine, window: range, products: Mapping[str, Sequence[int]]) -> di
 
 
 def _first_layer(mine: Mine, layers: Sequence[int]) -> int | None:
+    """First layer that shows new ground laid bare; what the first layer shows is not new."""
     if mine.opening is None:
         return None
-    return next((y for y in layers if mine.bsp(y) >= FIRST_SHARE), None)
+    before = mine.bsp(layers[0])
+    return next((y for y in layers if mine.bsp(y) - before >= FIRST_SHARE), None)
 
 
 def trend(series: Sequence[float]) -> int | None:
