@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from affine import Affine
@@ -207,6 +208,12 @@ def pixel_areas(geobox: GeoBox) -> NDArray[np.float64]:
     return np.asarray(spline(np.arange(ny), np.arange(nx)), np.float64)
 
 
+@lru_cache(maxsize=64)
+def transformer(source: str, target: str) -> Transformer:
+    """Coordinate transformation in x, y order; kept, since making one takes 16 ms."""
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
 def _lattice(n: int) -> NDArray[np.int64]:
     if n <= _NODES:
         return np.arange(n)
@@ -218,7 +225,7 @@ def _quad_areas(
 ) -> NDArray[np.float64]:
     """Area of the pixels at ``rows × cols`` from their corners in the equal-area plane."""
     r, c = np.meshgrid(rows.astype(float), cols.astype(float), indexing="ij")
-    transform = Transformer.from_crs(str(geobox.crs), _EQUAL_AREA, always_xy=True)
+    transform = transformer(str(geobox.crs), _EQUAL_AREA)
     corners = []
     for dr, dc in ((0, 0), (0, 1), (1, 1), (1, 0)):
         px, py = geobox.pix2wld(c + dc, r + dr)

@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
 from minetrace.errors import GridError, InputError, SiteError
-from minetrace.grid import pixel_areas
+from minetrace.grid import pixel_areas, transformer
 from minetrace.kernels.coverage import cover_centres, cover_fractions
 from minetrace.kernels.zonal import zone_means
 
@@ -261,18 +261,18 @@ def _on_grid(
     rings, polygons = (o.astype(np.int64) for o in offsets)
     t = geobox.affine
     if CRS(crs) != CRS(str(geobox.crs)):
-        transformer = Transformer.from_crs(crs, str(geobox.crs), always_xy=True)
-        xy, rings = _densify(xy, rings, transformer, min(t.a, -t.e) * _TOLERANCE_PX)
-        xy = _project(transformer, xy)
+        to_grid = transformer(crs.to_wkt(), str(geobox.crs))
+        xy, rings = _densify(xy, rings, to_grid, min(t.a, -t.e) * _TOLERANCE_PX)
+        xy = _project(to_grid, xy)
     return (xy - (t.c, t.f)) / (t.a, t.e), rings, polygons
 
 
-def _project(transformer: Transformer, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
+def _project(to_grid: Transformer, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.column_stack(to_grid.transform(xy[:, 0], xy[:, 1]))
 
 
 def _densify(
-    xy: NDArray[np.float64], rings: NDArray[np.int64], transformer: Transformer, tolerance: float
+    xy: NDArray[np.float64], rings: NDArray[np.int64], to_grid: Transformer, tolerance: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Divide edges until their chords stray from the projected curve by less than ``tolerance``.
 
@@ -282,12 +282,12 @@ def _densify(
     start, end = xy[:-1], xy[1:]
     middle = (start + end) / 2
     probes = ((start + middle) / 2, middle, (middle + end) / 2)
-    on_grid = _project(transformer, xy)
+    on_grid = _project(to_grid, xy)
     a, b = on_grid[:-1], on_grid[1:]
     with np.errstate(invalid="ignore"):
         stray = np.max(
             [
-                np.hypot(*(_project(transformer, probe) - (a + f * (b - a))).T)
+                np.hypot(*(_project(to_grid, probe) - (a + f * (b - a))).T)
                 for f, probe in zip((0.25, 0.5, 0.75), probes, strict=True)
             ],
             axis=0,

@@ -72,13 +72,18 @@ def landcover_node(
 
 
 def _class_codes(block: NDArray[np.generic], gaps: tuple[float, ...]) -> NDArray[np.uint8]:
+    if block.dtype == np.uint8:
+        table = np.arange(256, dtype=np.uint8)
+        table[[int(g) for g in gaps if 0 <= g <= 255 and g == int(g)]] = 0
+        coded: NDArray[np.uint8] = table[block]
+        return coded
     gap = np.isin(block, gaps)
     seen = block[~gap].astype(np.float64)
-    if block.dtype != np.uint8 and ((seen < 0) | (seen > 254)).any():
+    if seen.size and not (0 <= seen.min() <= seen.max() <= 254):
         worst = seen[np.argmax(np.abs(seen - 127))]
         raise ReadError(
-            f"land cover holds the value {worst:g}; class codes are 0 to 254. Declare "
-            "it as nodata in the item, or map the product to codes first"
+            f"land cover holds the value {worst:g}; class codes are 0 to 254. Declare it as "
+            "nodata in the item, or map the product to codes first"
         )
     out: NDArray[np.uint8] = np.where(gap, 0, block).astype(np.uint8)
     return out

@@ -278,9 +278,10 @@ def _draw_sites(ax: Axes, frame: Frame, table: gpd.GeoDataFrame) -> None:
     x, y = points.x.to_numpy(float), points.y.to_numpy(float)
     few = x.size <= MOST_NUMBERS
     status = table["status"].to_numpy()[drawn]
-    for name in STATUSES:
+    for name in reversed(STATUSES):  # undefined beneath the others: it is mostly the commonest
         mark, chosen = STATUS_MARKS[name], status == name
-        draw_outlines(ax, frame, shapes[drawn][chosen], color=mark.color, width=0.9)
+        width = 0.9 if few else 0.5
+        draw_outlines(ax, frame, shapes[drawn][chosen], color=mark.color, width=width)
         ax.plot(
             x[chosen],
             y[chosen],

@@ -25,6 +25,8 @@ from minetrace.report.style import (
 )
 from minetrace.schema import COVERS
 
+_EMPTY = 0.3
+"""Height in inches of a track without data: it is said, but takes no room."""
 _STEPS = [1, 2, 5, 10]
 """Ticks at round numbers."""
 
@@ -217,7 +219,8 @@ def site_series(
     rates = None
     if transition_areas is not None:
         rates = change_rates(transition_areas[transition_areas["site_id"] == row["site_id"]])
-    figure, axes = _series_axes(with_change=rates is not None)
+    heights = [1.0 if own[track.column].notna().any() else _EMPTY for track in TRACKS]
+    figure, axes = _series_axes([*heights, 1.5] if rates is not None else heights)
     for ax, track in zip(axes, TRACKS, strict=False):
         years = None if layers is None else layers.get(track.product, ())
         points = own if years is None else own[own["year"].isin(years)]
@@ -232,9 +235,9 @@ def site_series(
     return figure
 
 
-def _series_axes(*, with_change: bool) -> tuple[Figure, list[Axes]]:
-    heights = [1.0] * len(TRACKS) + ([1.5] if with_change else [])
-    bottom = 0.55 if with_change else 0.25
+def _series_axes(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """Axes of these heights in inches, the tracks and then, perhaps, the changes."""
+    bottom = 0.55 if len(heights) > len(TRACKS) else 0.25
     height = sum(heights) + 0.3 * (len(heights) - 1) + 0.3 + bottom
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.subplots(

@@ -262,7 +262,7 @@ def draw_outlines(
     """Draw the boundaries of polygons in EPSG:4326 with a white halo."""
     lines = frame.project(geometries).boundary.explode(index_parts=False)
     paths = [np.asarray(line.coords) for line in lines if not line.is_empty]
-    halo = [withStroke(linewidth=width + 1.2, foreground="white")]
+    halo = [withStroke(linewidth=2.2 * width, foreground="white")]
     ax.add_collection(
         LineCollection(paths, colors=color, linewidths=width, path_effects=halo, zorder=4),
         autolim=False,

@@ -7,8 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import shapely
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
 
 from minetrace.errors import InputError
 from minetrace.report import words
@@ -127,7 +130,7 @@ def _context(run: RunFolder, title: str | None, expected: pd.DataFrame | None) -
         "failures": run.failures.fillna("").head(_MOST_FAILURES).to_dict("records"),
         "n_failures": len(run.failures),
         "failed_sites": run.failed_sites,
-        "rows": sorted(ranked[:_MOST_ROWS], key=lambda r: r["number"]),
+        "rows": _tabled(rows, ranked),
         "cards": [_card(run, maps, row) for row in _carded(rows, ranked)],
     }
 
@@ -156,6 +159,12 @@ def _by_disturbed(row: dict[str, Any]) -> tuple[float, int]:
     return (0.0 if pd.isna(disturbed) else -float(disturbed), row["number"])
 
 
+def _tabled(rows: list[dict[str, Any]], ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Few sites in the order of their numbers on the map, many by their disturbed area."""
+    chosen = ranked[:_MOST_ROWS]
+    return sorted(chosen, key=lambda r: r["number"]) if len(rows) <= MOST_NUMBERS else chosen
+
+
 def _carded(rows: list[dict[str, Any]], ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
     chosen = rows if len(rows) <= _MOST_CARDS else ranked[:_MOST_CARDS]
     for row in chosen:
@@ -179,9 +188,18 @@ def _headline(run: RunFolder) -> dict[str, Any]:
     return {
         "by_status": {s: int((table["status"] == s).sum()) for s in STATUSES},
         "conflicts": int(table["conflict"].sum()),
+        "overlapping": _overlapping(table.geometry.to_numpy()),
         "observed_sites": int(table["development_km2"].notna().sum()),
         **{c: float(table[c].sum(min_count=1)) for c in columns},
     }
+
+
+def _overlapping(shapes: NDArray[Any]) -> int:
+    """Number of sites that share ground with another; less than a millionth is rounding."""
+    a, b = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    a, b = a[a != b], b[a != b]
+    shared = shapely.area(shapely.intersection(shapes[a], shapes[b]))
+    return np.unique(a[shared > 1e-6 * shapely.area(shapes[a])]).size
 
 
 def _overview(run: RunFolder, maps: MapIndex) -> str | None:

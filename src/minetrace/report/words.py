@@ -90,10 +90,14 @@ def first_disturbance(row: Mapping[str, Any]) -> str:
     >>> first_disturbance({"first_disturbance_year": 1990, "first_disturbance_interval": 5,
     ...     "development_km2": 0.4})
     '1986–1990'
+    >>> first_disturbance({"first_disturbance_year": None, "first_disturbance_interval": None,
+    ...     "development_km2": 0.4})
+    'below share'
     """
     year, interval = row["first_disturbance_year"], row["first_disturbance_interval"]
     if absent(year):
-        return NO_DATA if absent(row["development_km2"]) else "none seen"
+        disturbed = row["development_km2"]
+        return NO_DATA if absent(disturbed) else "below share" if disturbed > 0 else "none seen"
     if absent(interval) or interval <= 1:
         return f"{year:.0f}"
     return f"{year - interval + 1:.0f}–{year:.0f}"
