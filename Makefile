@@ -18,7 +18,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 benchmark: $(VENV)/.installed
-	$(BIN)/python -m pytest benchmarks --benchmark-only -o addopts= -o filterwarnings=
+	$(BIN)/python -m pytest benchmarks --benchmark-only -q -o addopts= -o filterwarnings=
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -71,6 +71,12 @@ def test_a_built_catalogue_is_plain_stac(stack: Path, tmp_path: Path):
     assert all(not i.assets["landcover"].href.startswith("/") for i in items)
 
 
+def test_a_relative_folder_works_like_an_absolute_one(stack: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = open_source(build_catalog([stack.relative_to(tmp_path)], "cat"))
+    assert Path(source.check_href(source.items[0], "landcover")).is_file()
+
+
 def test_a_catalogue_can_be_moved(stack: Path, tmp_path: Path):
     build_catalog([stack], tmp_path / "cat")
     (tmp_path / "cat").rename(tmp_path / "moved")
@@ -181,7 +187,7 @@ def test_a_catalogue_link_cannot_leave_its_folder(stack: Path, tmp_path: Path):
 
 
 def test_source_faults_are_named(tmp_path: Path):
-    with pytest.raises(SourceError, match=r"no catalog 'nowhere'.*earth_search"):
+    with pytest.raises(SourceError, match=r"no source 'nowhere'.*earth_search"):
         open_source("nowhere")
     bad = tmp_path / "bad.toml"
     bad.write_text('name = "x"\nkind = "static"\nhref = "catalog.json"\nhots = []\n')

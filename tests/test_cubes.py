@@ -191,6 +191,15 @@ def test_sources_can_be_replaced(world, site, tmp_path: Path):
         open_sources(recipe, {"radar": world / "catalog.json"})
 
 
+def test_a_source_of_another_product_is_refused(world, site, tmp_path: Path):
+    source = tmp_path / "lights.toml"
+    source.write_text(
+        f'name = "night"\nkind = "static"\nhref = "{world}/catalog.json"\nproduct = "lights"\n'
+    )
+    with pytest.raises(SourceError, match=r"'night' holds lights.*for imagery"):
+        mt.open_cube(site, world / "recipe.toml", sources={"imagery": source})
+
+
 def test_a_site_must_be_one_polygon_in_degrees(world):
     recipe = world / "recipe.toml"
     frame = mt.read_sites(world / "sites.gpkg", id_column="site_id")

@@ -162,6 +162,8 @@ def test_a_site_outside_the_data_is_a_row_while_others_finish(world, sites, quie
     result = run_sites(both, world / "recipe.toml", tmp_path / "out")
     assert not result.complete
     assert set(result.failures.site_id) == {"atlantis", "near"}
+    again = run_sites(both, world / "recipe.toml", tmp_path / "out")
+    assert again.n_reused == again.n_units, "a site outside the data is no passing fault"
     table = read_geoparquet(tmp_path / "out" / "site_table.parquet")
     pd.testing.assert_frame_equal(
         pd.DataFrame(table), pd.DataFrame(read_geoparquet(quiet / "site_table.parquet"))
@@ -180,6 +182,9 @@ def test_a_damaged_raster_fails_only_the_sites_it_touches(world, sites, tmp_path
     assert len(failures)
     assert set(failures["item"].dropna()) == {path.stem.removesuffix("_landcover")}
     assert "landcover" in set(failures["asset"].dropna())
+    # a passing fault is tried again once the file is whole
+    path.write_bytes(data)
+    assert run_sites(sites, broken / "recipe.toml", tmp_path / "out").complete
 
 
 def test_a_legend_that_misses_a_code_stops_the_run(world, sites, tmp_path):

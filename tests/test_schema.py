@@ -212,7 +212,7 @@ def test_faulty_recipes_name_the_key(tmp_path, text, fault):
 
 
 def test_an_unknown_recipe_lists_the_shipped_ones():
-    with pytest.raises(RecipeError, match=r"no cube 'x'.*landcover_only"):
+    with pytest.raises(RecipeError, match=r"no recipe 'x'.*landcover_only"):
         load_recipe("x")
 
 

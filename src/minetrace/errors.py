@@ -27,6 +27,10 @@ class SourceError(InputError):
     """A data source, catalogue or item is malformed or holds nothing for the request."""
 
 
+class UnavailableError(SourceError):
+    """A catalogue service did not answer; trying again later may help."""
+
+
 class HrefError(SourceError):
     """An asset address is outside what its source allows."""
 

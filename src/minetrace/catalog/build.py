@@ -99,7 +99,8 @@ def build_catalog(
     LegendError
         The data hold a code that the legend misses.
     """
-    out = Path(out)
+    # pystac makes asset addresses relative to absolute folders only
+    out = Path(out).resolve()
     spec = None if legend is None else load_legend(legend)
     name = variable or {"landcover": "landcover", "lights": "ntl"}.get(product)
     if name is None:
@@ -131,7 +132,7 @@ def build_catalog(
         catalog.normalize_hrefs(str(work))
         catalog.make_all_asset_hrefs_relative()
         catalog.save(pystac.CatalogType.SELF_CONTAINED)
-        folders = {os.path.relpath(layer.path.resolve().parent, out.resolve()) for layer in layers}
+        folders = {os.path.relpath(layer.path.resolve().parent, out) for layer in layers}
         roots = sorted(folders) if link else []
         _write_source(work / _MARKER, out.name, product, collection.id, legend, roots)
         if out.exists():
@@ -281,8 +282,6 @@ def _write_source(
         f"name = {_quote(name)}", 'kind = "static"', 'href = "catalog.json"',
         f"collection = {_quote(collection)}", f"product = {_quote(product)}",
     ]  # fmt: skip
-    if legend is not None:
-        lines.append(f"legend = {_quote(str(legend))}")
     if roots:
         lines.append(f"roots = [{', '.join(_quote(r) for r in roots)}]")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

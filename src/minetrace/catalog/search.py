@@ -15,7 +15,7 @@ from urllib3.util.retry import Retry
 
 from minetrace.catalog.policy import redact
 from minetrace.catalog.source import Source
-from minetrace.errors import SourceError
+from minetrace.errors import SourceError, UnavailableError
 
 # pystac-client's own default gives up on the first 503, and on any failed POST
 _RETRY = Retry(
@@ -112,7 +112,7 @@ def _search_api(
         )
     except (APIError, requests.RequestException) as err:
         reason = type(err).__name__
-        raise SourceError(
+        raise UnavailableError(
             f"the STAC API {where} did not answer a search ({reason}) after "
             f"{_RETRY.total} tries; try again later"
         ) from err

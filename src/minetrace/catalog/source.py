@@ -30,9 +30,9 @@ class SourceConfig(BaseModel):
     """Static: the catalogue's JSON, relative to this file. API: the https address."""
     collection: str | None = None
     product: Literal["imagery", "landcover", "lights"] | None = None
+    """What the source holds; a recipe that asks it for anything else is refused."""
     bands: dict[str, str] = {}
     """Cube variable → asset key, where they differ."""
-    legend: str | None = None
     hosts: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()
     """Folders beside the catalogue's own that assets may lie in."""

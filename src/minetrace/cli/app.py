@@ -49,6 +49,8 @@ def main() -> None:
     """Run the command line and exit with its code."""
     # a raster that is really a virtual one could name any file; GDAL reads this once, on loading
     os.environ.setdefault("GDAL_SKIP", "VRT")
+    # what could not be read is in the failures table; odc would print it once more per attempt
+    logging.getLogger("odc.loader").setLevel(logging.CRITICAL)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()

@@ -114,19 +114,23 @@ def open_sources(recipe: Recipe, sources: Sources | None = None) -> dict[str, So
         given = dict.fromkeys(recipe.products, sources)
     else:
         given = {}
-    opened: dict[Source | str | Path, Source] = {}
-    out = {}
+    opened: dict[str | Path, Source] = {}
+    out: dict[str, Source] = {}
     for product in recipe.products:
         wanted = given.get(product)
         if wanted is None:
             wanted = _recipe_path(recipe, getattr(recipe, product).source)
-        if isinstance(wanted, Source):
-            out[product] = wanted
-            continue
-        # one catalogue often serves several products: read it once
-        if wanted not in opened:
-            opened[wanted] = open_source(wanted)
-        out[product] = opened[wanted]
+        if not isinstance(wanted, Source):
+            # one catalogue often serves several products: read it once
+            if wanted not in opened:
+                opened[wanted] = open_source(wanted)
+            wanted = opened[wanted]
+        if wanted.config.product not in (None, product):
+            raise SourceError(
+                f"source {wanted.name!r} holds {wanted.config.product}, but the recipe asks it "
+                f"for {product}"
+            )
+        out[product] = wanted
     return out
 
 

@@ -20,7 +20,14 @@ import rasterio.errors
 from minetrace._version import __version__
 from minetrace.catalog import Source, redact
 from minetrace.cubes import Sources, open_legend, open_sources
-from minetrace.errors import GridError, ReadError, RunError, SiteError, SourceError
+from minetrace.errors import (
+    GridError,
+    ReadError,
+    RunError,
+    SiteError,
+    SourceError,
+    UnavailableError,
+)
 from minetrace.panel import write_geoparquet, write_table
 from minetrace.run.commit import Entry, Manifest, failure_frame, gather, write_unit
 from minetrace.run.plan import Unit, plan_units, single_units, unit_key
@@ -38,8 +45,10 @@ from minetrace.schema import (
 
 _log = logging.getLogger(__name__)
 
+# faults that may be gone at the next try
+_PASSING_FAULTS = (ReadError, UnavailableError, rasterio.errors.RasterioError)
 # faults of one place or one file; everything else is a fault of the whole run
-_LOCAL_FAULTS = (ReadError, GridError, SourceError, rasterio.errors.RasterioError)
+_LOCAL_FAULTS = (*_PASSING_FAULTS, GridError, SourceError)
 
 Progress = Callable[[int, int, str], None]
 
@@ -93,7 +102,8 @@ def run_sites(
         Units at a time, default the number of cores.
     resume
         Units that an earlier run committed with equal settings, sites, items and version are not
-        done again. False does them anew.
+        done again, unless a fault (an unreadable file, say) left out some of their sites. False
+        does all anew.
     progress
         Called with (done, total, unit id) after each unit.
 
@@ -115,11 +125,11 @@ def run_sites(
     keys = {unit.id: unit_key(sites, unit, *settings) for unit in units}
     entries: dict[str, Entry] = {}
     for unit in units:
-        if not resume:
-            manifest.forget(unit.id, keys[unit.id])
-        found = manifest.find(unit.id, keys[unit.id])
-        if found is not None:
+        found = manifest.find(unit.id, keys[unit.id]) if resume else None
+        if found is not None and not found.faults:
             entries[unit.id] = found
+        else:
+            manifest.forget(unit.id, keys[unit.id])
     reused = len(entries)
     todo = [unit for unit in units if unit.id not in entries]
     _report(progress, reused, len(units), "")
@@ -147,7 +157,7 @@ def _do_unit(
     sites: gpd.GeoDataFrame, unit: Unit, key: str, recipe: Recipe,
     sources: Mapping[str, Source], manifest: Manifest,
 ) -> Entry:  # fmt: skip
-    results, failures = _attempt(sites, unit, recipe, sources)
+    results, failures, faults = _attempt(sites, unit, recipe, sources)
     for result in results:
         failures += result.failures
     folder = manifest.start(unit.id, key)
@@ -165,7 +175,7 @@ def _do_unit(
             layers.setdefault(name, set()).update(years)
     entry = Entry(
         unit.id, key, sites.site_id.iloc[list(unit.rows)].tolist(),
-        {n: sorted(y) for n, y in sorted(layers.items())}, sum(r.items for r in results),
+        {n: sorted(y) for n, y in sorted(layers.items())}, sum(r.items for r in results), faults,
     )  # fmt: skip
     manifest.publish(entry)
     return entry
@@ -173,22 +183,28 @@ def _do_unit(
 
 def _attempt(
     sites: gpd.GeoDataFrame, unit: Unit, recipe: Recipe, sources: Mapping[str, Source]
-) -> tuple[list[UnitResult], list[dict[str, str | None]]]:
-    """Results of a unit; after a local fault, of those of its sites that can be done alone."""
+) -> tuple[list[UnitResult], list[dict[str, str | None]], int]:
+    """Results, failures and the number of those that may pass.
+
+    After a local fault the sites are tried one by one, so that a fault takes only those it hits.
+    """
     rows = sites.iloc[list(unit.rows)]
     try:
-        return [analyse(rows, unit.window, recipe, sources=sources)], []
+        return [analyse(rows, unit.window, recipe, sources=sources)], [], 0
     except _LOCAL_FAULTS as err:
         if len(unit.rows) == 1:
             _log.warning("site %s failed: %s", rows.site_id.iloc[0], err)
-            return [], [_fault(str(rows.site_id.iloc[0]), unit, err, sources)]
+            failed = [_fault(str(rows.site_id.iloc[0]), unit, err, sources)]
+            return [], failed, int(isinstance(err, _PASSING_FAULTS))
     results: list[UnitResult] = []
     failures: list[dict[str, str | None]] = []
+    faults = 0
     for single in single_units(sites, unit):
-        done, failed = _attempt(sites, single, recipe, sources)
+        done, failed, passing = _attempt(sites, single, recipe, sources)
         results += done
         failures += failed
-    return results, failures
+        faults += passing
+    return results, failures, faults
 
 
 def _fault(

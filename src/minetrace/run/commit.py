@@ -37,6 +37,8 @@ class Entry:
     sites: list[str]
     layers: dict[str, list[int]] = field(default_factory=dict)
     items: int = 0
+    faults: int = 0
+    """Sites that failed for a fault of a place or file: a later run tries the unit again."""
     files: dict[str, str] = field(default_factory=dict)
     """File name in the unit's folder → SHA-256."""
 

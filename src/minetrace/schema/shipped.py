@@ -6,6 +6,7 @@ from pathlib import Path
 
 from minetrace.errors import InputError
 
+_NOUNS = {"legends": "legend", "catalogs": "source", "cubes": "recipe"}
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -36,6 +37,6 @@ def shipped_file(kind: str, name: str | Path, error: type[InputError]) -> Path:
     if path.is_file():
         return path
     raise error(
-        f"there is no {kind[:-1]} {text!r}: neither a file nor one of the shipped "
+        f"there is no {_NOUNS[kind]} {text!r}: neither a file nor one of the shipped "
         f"{', '.join(shipped_names(kind))}"
     )
