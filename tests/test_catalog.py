@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import hashlib
 import json
+import os
+import stat
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,13 +15,14 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
-from rasterio.transform import from_origin
+from rasterio.transform import Affine, from_origin
 from shapely.geometry import box
 
 from minetrace.catalog import build_catalog, check_href, open_source, redact, search
 from minetrace.errors import HrefError, LegendError, SourceError
 
 HERE = box(10.0, 49.99, 10.02, 50.0)
+NORTH_UP = from_origin(10.0, 50.0, 0.0003, 0.0003)
 
 
 def write_raster(
@@ -26,13 +31,14 @@ def write_raster(
     *,
     crs: str | None = "EPSG:4326",
     nodata: float | None = 0,
+    transform: Affine = NORTH_UP,
+    driver: str = "GTiff",
 ) -> Path:
     first = next(iter(bands.values()))
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(
-        path, "w", driver="GTiff", height=first.shape[0], width=first.shape[1], count=len(bands),
-        dtype=first.dtype, crs=crs, transform=from_origin(10.0, 50.0, 0.0003, 0.0003),
-        nodata=nodata,
+        path, "w", driver=driver, height=first.shape[0], width=first.shape[1], count=len(bands),
+        dtype=first.dtype, crs=crs, transform=transform, nodata=nodata,
     ) as dst:  # fmt: skip
         for i, (text, values) in enumerate(bands.items(), 1):
             dst.write(values, i)
@@ -102,6 +108,45 @@ def test_times_are_read_from_band_names(tmp_path: Path, text: str, year: int, mo
     assert (times[0].year, times[0].month) == (year, month)
 
 
+@pytest.mark.parametrize(
+    "when",
+    [
+        ["2018-05", "2019", "2020-02-29"],
+        [dt.date(2018, 5, 1), dt.datetime(2019, 1, 1), "2020-02-29"],
+    ],
+)
+def test_given_times_are_taken(stack: Path, tmp_path: Path, when: list):
+    items = open_source(build_catalog([stack], tmp_path / "c", times=when)).items
+    found = [i.datetime.date().isoformat() for i in items]
+    assert found == ["2018-05-01", "2019-01-01", "2020-02-29"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["2018-13-01", "2018-02-30", "2018-2-3", "1949", "2101-01-01", "year 2018", "2018-01-01x", ""],
+)
+def test_given_times_that_are_no_dates_are_named(stack: Path, tmp_path: Path, wrong: str):
+    with pytest.raises(SourceError, match=rf"time 2, '{wrong}', is no date; give YYYY-MM-DD"):
+        build_catalog([stack], tmp_path / "c", times=["2000", wrong, "2002"])
+
+
+@pytest.mark.parametrize(
+    ("file", "text"), [("tile_2048_1999.tif", ""), ("a.tif", "1999 of mosaic 2048")]
+)
+def test_a_name_with_two_years_is_not_guessed_at(tmp_path: Path, file: str, text: str):
+    raster = write_raster(tmp_path / file, {text: np.ones((4, 4), "u1")})
+    with pytest.raises(SourceError, match=r"band 1: .* may be of 1999 or 2048.*--times"):
+        build_catalog([raster], tmp_path / "c")
+    items = open_source(build_catalog([raster], tmp_path / "c", times=["1999"])).items
+    assert [i.datetime.year for i in items] == [1999]
+
+
+def test_a_name_that_says_its_year_twice_is_clear(tmp_path: Path):
+    raster = write_raster(tmp_path / "lc_20180601_20180930.tif", {"": np.ones((4, 4), "u1")})
+    items = open_source(build_catalog([raster], tmp_path / "c")).items
+    assert items[0].datetime.date() == dt.date(2018, 6, 1)
+
+
 @pytest.mark.parametrize("text", ["12019", "v2_1850", "cover", "20191340"])
 def test_numbers_that_are_no_dates_are_not_taken_for_dates(tmp_path: Path, text: str):
     raster = write_raster(tmp_path / "a.tif", {text: np.ones((4, 4), "u1")})
@@ -113,6 +158,92 @@ def test_raster_without_crs_is_named(tmp_path: Path):
     raster = write_raster(tmp_path / "no_crs_2000.tif", {"": np.ones((4, 4), "u1")}, crs=None)
     with pytest.raises(SourceError, match=r"no_crs_2000\.tif has no CRS"):
         build_catalog([raster], tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        from_origin(10.0, 50.0, 0.0003, -0.0003),
+        Affine(-0.0003, 0, 10.0, 0, -0.0003, 50.0),
+        NORTH_UP @ Affine.rotation(5),
+    ],
+    ids=["south-up", "mirrored", "rotated"],
+)
+def test_a_raster_that_is_not_north_up_is_refused(tmp_path: Path, transform: Affine):
+    raster = write_raster(tmp_path / "a_2000.tif", {"": np.ones((4, 4), "u1")}, transform=transform)
+    with pytest.raises(SourceError, match=r"a_2000\.tif is not north-up.*gdalwarp"):
+        build_catalog([raster], tmp_path / "c")
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_virtual_raster_is_refused(tmp_path: Path, link: bool):
+    (tmp_path / "secret.txt").write_text("secret" * 10)
+    virtual = tmp_path / "cover_2000.tif"
+    virtual.write_text(
+        "<VRTDataset rasterXSize='4' rasterYSize='4'><SRS>EPSG:4326</SRS>"
+        "<GeoTransform>10, 0.1, 0, 50, 0, -0.1</GeoTransform>"
+        "<VRTRasterBand dataType='Byte' band='1' subClass='VRTRawRasterBand'>"
+        "<SourceFilename relativeToVRT='1'>secret.txt</SourceFilename>"
+        "</VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(SourceError, match=r"cover_2000\.tif cannot be read.*GTiff.*gdal_translate"):
+        build_catalog([virtual], tmp_path / "c", link=link)
+
+
+@pytest.mark.parametrize(
+    ("driver", "file"), [("HFA", "a_2000.img"), ("ENVI", "a_2000.dat"), ("GTiff", "a_2000.tif")]
+)
+def test_plain_formats_are_read(tmp_path: Path, driver: str, file: str):
+    pixels = np.arange(16, dtype="u1").reshape(4, 4)
+    raster = write_raster(tmp_path / "in" / file, {"": pixels}, driver=driver)
+    source = open_source(build_catalog([raster], tmp_path / "c"))
+    with rasterio.open(source.check_href(source.items[0], "landcover")) as made:
+        np.testing.assert_array_equal(made.read(1), pixels)
+
+
+def test_a_link_that_could_not_be_opened_later_is_refused_now(tmp_path: Path):
+    raster = write_raster(tmp_path / "a_2000.img", {"": np.ones((4, 4), "u1")}, driver="HFA")
+    with pytest.raises(HrefError, match="neither TIFF, JPEG 2000 nor PNG"):
+        build_catalog([raster], tmp_path / "c", link=True)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_assets_carry_the_checksum_of_their_file(stack: Path, tmp_path: Path, link: bool):
+    for item in open_source(build_catalog([stack], tmp_path / "c", link=link)).items:
+        asset = item.assets["landcover"]
+        digest = hashlib.sha256(Path(asset.get_absolute_href()).read_bytes()).hexdigest()
+        assert asset.extra_fields["file:checksum"] == "1220" + digest
+        assert any("/file/v2.1.0/" in e for e in item.stac_extensions)
+
+
+def test_a_linked_file_is_hashed_once(stack: Path, tmp_path: Path, monkeypatch):
+    hashed = []
+    digest = hashlib.file_digest
+
+    def count(file, name):
+        hashed.append(Path(file.name))
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    build_catalog([stack], tmp_path / "c", link=True)
+    assert hashed == [stack]
+
+
+def test_the_catalogue_may_be_read_by_others(stack: Path, tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        out = build_catalog([stack], tmp_path / "c").parent
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize(("out", "why"), [("taken", "is a file"), ("taken/cat", "cannot be made")])
+def test_a_file_in_the_way_is_named_and_stays(stack: Path, tmp_path: Path, out: str, why: str):
+    (tmp_path / "taken").write_text("precious")
+    with pytest.raises(SourceError, match=rf"{out} {why}.*give a"):
+        build_catalog([stack], tmp_path / out)
+    assert (tmp_path / "taken").read_text() == "precious"
 
 
 def test_a_failed_build_leaves_nothing(tmp_path: Path):

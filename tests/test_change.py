@@ -152,6 +152,24 @@ def test_a_fill_value_that_the_legend_misses_is_no_data(dtype, fill, key):
     xr.testing.assert_identical(transitions(filled), transitions(data))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "fill", "code"), [("uint8", -9999, 255), ("uint8", 300, 255), ("int16", 13.5, 13)]
+)
+def test_a_fill_value_that_cannot_occur_makes_no_code_lawful(dtype, fill, code):
+    data = random_stack().astype(dtype).assign_attrs(nodata=fill)
+    xr.testing.assert_identical(transitions(data), transitions(random_stack()))
+    data[3, 2, 1] = code
+    with pytest.raises(LegendError, match=rf"\[{code}\]"):
+        transitions(data)
+
+
+def test_an_array_without_a_name_is_called_the_array():
+    for change in (lambda d: d.astype("float32"), lambda d: d + np.uint8(77)):
+        with pytest.raises(InputError, match=r"^the array (is|holds)") as caught:
+            transitions(change(random_stack().rename(None)))
+        assert "None" not in str(caught.value)
+
+
 def test_a_fill_value_that_the_legend_names_keeps_its_meaning():
     data = random_stack()
     xr.testing.assert_identical(transitions(data.assign_attrs(nodata=200)), transitions(data))
@@ -274,10 +292,43 @@ def test_a_year_without_data_is_missing_and_changes_nothing():
         holed.composition[~missing].reset_index(drop=True), plain.composition
     )
     flows = holed.transitions[holed.transitions.year != 2003].reset_index(drop=True)
-    pd.testing.assert_frame_equal(
-        flows.drop(columns="interval_years"), plain.transitions.drop(columns="interval_years")
-    )
+    pd.testing.assert_frame_equal(flows, plain.transitions)
     assert not holed.transitions.query("year == 2003").filter(like="km2").to_numpy().any()
+
+
+@given(kind_stacks(), st.data())
+def test_an_empty_layer_changes_no_other_row(kinds, draw):
+    kinds = kinds.copy()
+    kinds[0, 0, 0] = 1
+    n_time, n_y, n_x = kinds.shape
+    at = draw.draw(st.integers(1, n_time))
+    years = list(range(1900, 1900 + 3 * n_time, 3))
+    empty_year = years[at - 1] + 1
+    holed = stack(np.insert(kinds, at, 0, axis=0), sorted([*years, empty_year]))
+    plain = stack(kinds, years)
+    sites = sites_of(plain, box(0, 0, n_x, n_y), box(0, 0, 0.5, 0.5))
+    # both sites hold the first pixel, so the first layer observes them
+    found = transition_areas(holed, sites)
+    own = found.year == empty_year
+    pd.testing.assert_frame_equal(
+        found[~own].reset_index(drop=True), transition_areas(plain, sites)
+    )
+    assert own.sum() == 2 * len(COVERS)
+    assert not found[own].filter(like="km2").to_numpy().any()
+
+
+def test_an_interval_begins_where_the_site_was_last_seen():
+    # the left pixel is seen in 2000 and 2004, the right one in 2001, 2002 and 2004
+    landcover = stack([[[2, 0]], [[0, 2]], [[0, 6]], [[0, 0]], [[6, 6]]], range(2000, 2005))
+    sites = sites_of(landcover, box(0, 0, 1, 1), box(1, 0, 2, 1), box(0, 0, 2, 1))
+    table = transition_areas(landcover, sites)
+    check_table(table, TRANSITION_AREAS)
+    intervals = table[table.cover == "forest"].pivot(
+        index="site_id", columns="year", values="interval_years"
+    )
+    assert intervals.to_numpy().tolist() == [[1, 2, 3, 4], [1, 1, 1, 2], [1, 1, 1, 2]]
+    left = table[(table.site_id == "s0") & (table.development_km2 > 0)]
+    assert left[["year", "interval_years", "cover"]].to_numpy().tolist() == [[2004, 4, "forest"]]
 
 
 def test_composition_is_what_the_classes_say():

@@ -157,3 +157,58 @@ def test_doctor_says_versions():
     assert done.returncode == 0, done.stderr
     for word in ("minetrace", "GDAL", "numba", "torch"):
         assert word in done.stdout
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 1 and one line that holds all words."""
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert last.startswith("minetrace: ")
+    for word in words:
+        assert word in last
+
+
+@pytest.fixture
+def raster(tmp_path: Path) -> Path:
+    from test_catalog import write_raster
+
+    return write_raster(tmp_path / "r" / "a_2000.tif", {"": np.full((40, 40), 61, "u1")})
+
+
+def test_dates_that_cannot_be_read_are_named(raster: Path, tmp_path: Path):
+    words = ("catalog", "build", raster, "--out", tmp_path / "c", "--times")
+    refused(minetrace(*words, tmp_path / "none.csv"), "none.csv: No such file or directory")
+    (tmp_path / "empty.csv").touch()
+    refused(minetrace(*words, tmp_path / "empty.csv"), "empty.csv is no CSV with a column 'date'")
+    (tmp_path / "blank.csv").write_text('date\n""\n')
+    refused(minetrace(*words, tmp_path / "blank.csv"), "time 1, 'nan', is no date")
+
+
+def test_an_output_that_cannot_be_made_is_named(demo, raster: Path, tmp_path: Path):
+    taken = tmp_path / "taken"
+    taken.write_text("precious")
+    sites = demo[0] / "simulated" / "sites.gpkg"
+    words = ("--sites", sites, "--id-column", "site_id",
+             "--recipe", demo[0] / "simulated" / "recipe.toml", "--out")  # fmt: skip
+    refused(minetrace("cube", "sim-001", *words, taken), "taken", "file")
+    refused(minetrace("run", *words, taken), "taken", "cannot be made")
+    refused(minetrace("catalog", "build", raster, "--out", taken), "taken is a file")
+    refused(
+        minetrace("sites", "merge", sites, "--out", taken / "m.parquet"), "taken", "File exists"
+    )
+    assert taken.read_text() == "precious"
+
+
+def test_merge_makes_the_folder_of_its_output(demo, tmp_path: Path):
+    sites = demo[0] / "simulated" / "sites.gpkg"
+    done = minetrace("sites", "merge", sites, "--out", tmp_path / "new" / "m.parquet")
+    assert done.returncode == 0, done.stderr
+    assert len(read_geoparquet(tmp_path / "new" / "m.parquet")) == 5
+
+
+def test_check_prints_the_title_of_a_source(raster: Path, tmp_path: Path):
+    assert minetrace("catalog", "build", raster, "--out", tmp_path / "c").returncode == 0
+    config = tmp_path / "c" / "source.toml"
+    config.write_text(config.read_text() + 'title = "Cover [test] of 2000"\n')
+    assert "Cover [test] of 2000" in minetrace("catalog", "check", tmp_path / "c").stdout

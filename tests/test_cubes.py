@@ -14,7 +14,14 @@ from shapely.geometry import MultiPolygon, Point, box
 import minetrace as mt
 from minetrace.cubes import native_grid, open_sources, site_grid
 from minetrace.cubes.products import SCL_OUT
-from minetrace.errors import GridError, HrefError, RecipeError, SiteError, SourceError
+from minetrace.errors import (
+    GridError,
+    HrefError,
+    InputError,
+    RecipeError,
+    SiteError,
+    SourceError,
+)
 from minetrace.schema import LandcoverRecipe, Recipe, load_recipe, validate
 
 YEARS = range(2017, 2023)
@@ -198,6 +205,32 @@ def test_a_source_of_another_product_is_refused(world, site, tmp_path: Path):
     )
     with pytest.raises(SourceError, match=r"'night' holds lights.*for imagery"):
         mt.open_cube(site, world / "recipe.toml", sources={"imagery": source})
+
+
+@pytest.mark.parametrize(
+    ("years", "layers"), [((2018, 2020), 3), (range(2018, 2021), 3), ([2018, 2020], 3)]
+)
+def test_years_are_a_first_and_a_last(world, site, years, layers):
+    cube = mt.open_cube(site, world / "recipe.toml", years=years)
+    assert cube["landcover/landcover"].sizes["time"] == layers
+
+
+@pytest.mark.parametrize("years", [(2020, 2018), (2018, 2019, 2020), (2018,), range(2018, 2022, 2)])
+def test_odd_years_are_refused(world, site, years):
+    with pytest.raises(InputError, match="give the first and the last year"):
+        mt.open_cube(site, world / "recipe.toml", years=years)
+
+
+def test_cloud_does_not_bleed_into_clear_pixels_on_another_grid(world, site):
+    """On a grid of one's own no value is a mixture of masked and clear ground."""
+    recipe = load_recipe(world / "recipe.toml")
+    part = recipe.imagery.model_copy(update={"crs": "EPSG:32622", "resolution": 15.0})
+    fine = mt.open_cube(site, recipe.model_copy(update={"imagery": part}), years=(2018, 2018))
+    native = mt.open_cube(site, recipe, years=(2018, 2018))
+    values = np.unique(native["imagery/red"].compute().values)
+    got = fine["imagery/red"].compute()
+    inside = got.isel(y=slice(3, -3), x=slice(3, -3)).values
+    assert np.isin(inside[np.isfinite(inside)], values).all()
 
 
 def test_a_site_must_be_one_polygon_in_degrees(world):

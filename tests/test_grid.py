@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -293,6 +294,28 @@ def test_a_grid_in_degrees_may_pass_180():
     grid = GeoBox.from_bbox((179, -1, 181, 1), 4326, resolution=0.01)
     twin = GeoBox.from_bbox((9, -1, 11, 1), 4326, resolution=0.01)
     np.testing.assert_allclose(pixel_areas(grid), pixel_areas(twin), rtol=1e-9)
+
+
+WIDE = {
+    "20° at 0.05°": GeoBox.from_bbox((10, 30, 30, 50), 4326, resolution=0.05),
+    "to the pole": GeoBox.from_bbox((10, 70, 110, 90), 4326, resolution=0.1),
+    "the whole earth": GeoBox.from_bbox((-180, -90, 180, 90), 4326, resolution=0.25),
+    "a meridian": GeoBox((9000, 1), Affine(0.02, 0, 5, 0, -0.02, 90), 4326),
+    "a parallel": GeoBox((1, 9000), Affine(0.04, 0, -180, 0, -0.04, 50), 4326),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_wide_grids_have_areas_as_exact_as_small_ones(name):
+    grid = WIDE[name]
+    ny, nx = grid.shape
+    # the area of an ellipsoid between two parallels, in closed form
+    minor, e = 6_356_752.314245, 0.081819190842622
+    s = np.sin(np.radians(grid.affine.f + grid.affine.e * np.arange(ny + 1)))
+    zone = s / (1 - e**2 * s**2) + np.arctanh(e * s) / e
+    band = minor**2 / 2 * -np.diff(zone) * math.radians(grid.affine.a)
+    expected = np.broadcast_to(band[:, None], (ny, nx))
+    np.testing.assert_allclose(pixel_areas(grid), expected, rtol=5e-9)
 
 
 def test_the_whole_earth_has_its_area():

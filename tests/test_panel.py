@@ -364,3 +364,18 @@ def test_a_plain_table_is_no_geoparquet(tmp_path):
     path = write_table(pd.DataFrame({"site_id": ["a"]}), tmp_path / "t.parquet")
     with pytest.raises(InputError, match="no readable GeoParquet"):
         read_geoparquet(path)
+
+
+def test_rounding_is_no_trend():
+    """A monotone series of rounding differences, or of unequal pixels swapped, is no change."""
+    for step in (1e-17, 1e-10):
+        bsp = [0.3 + i * step for i in range(5)]
+        frame = pd.DataFrame({"year": range(2000, 2005), "bsp": bsp, "n_pixels": 10.0})
+        composition = frame.assign(site_id="a", observed_km2=8.0)
+        sites = site_frame("a")
+        panel = site_panel(sites, composition=composition, transitions=None, ndvi=None, ntl=None)
+        table = site_table(
+            panel, sites, composition=composition, transitions=None, status=STATUS, change=CHANGE
+        )
+        assert table.bsp_trend[0] == 0
+        assert table.status[0] == "undefined"

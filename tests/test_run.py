@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -11,13 +10,16 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
+from rasterio.transform import from_origin
 from shapely.geometry import Point, box
 
 import minetrace as mt
-from minetrace.errors import LegendError, RunError, SiteError
+from minetrace.errors import RecipeError, RunError, SiteError
 from minetrace.panel import read_geoparquet, read_table
 from minetrace.run import plan_units, run_sites
 from minetrace.schema import load_recipe
+from minetrace.sites import SiteWarning
 from minetrace.zones import zonal_mean
 
 YEARS = range(2016, 2023)
@@ -170,33 +172,191 @@ def test_a_site_outside_the_data_is_a_row_while_others_finish(world, sites, quie
     )
 
 
-def test_a_damaged_raster_fails_only_the_sites_it_touches(world, sites, tmp_path):
+@pytest.mark.parametrize("damage", ["cut in half", "gone"])
+def test_a_damaged_raster_costs_its_layer_and_no_more(world, sites, quiet, tmp_path, damage):
     broken = tmp_path / "broken"
     shutil.copytree(world, broken)
     path = next((broken / "landcover").rglob("*2019*.tif"))
     data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    with contextlib.suppress(RunError):  # the cut may take every site's block
-        run_sites(sites, broken / "recipe.toml", tmp_path / "out")
-    failures = read_table(tmp_path / "out" / "failures.parquet")
-    assert len(failures)
-    assert set(failures["item"].dropna()) == {path.stem.removesuffix("_landcover")}
-    assert "landcover" in set(failures["asset"].dropna())
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[: len(data) // 2])
+    if damage == "gone":
+        with pytest.raises(RunError, match="cannot be opened"):
+            run_sites(sites, broken / "recipe.toml", tmp_path / "out")
+        return
+    result = run_sites(sites, broken / "recipe.toml", tmp_path / "out")
+    assert result.n_sites == len(sites)
+    assert not result.complete
+    assert set(result.failures["item"].dropna()) == {path.stem.removesuffix("_landcover")}
+    assert set(result.failures["asset"]) == {"landcover"}
+    assert result.failures["reason"].str.contains(path.name).any()
+    panel = read_geoparquet(tmp_path / "out" / "site_panel.parquet").set_index(["site_id", "year"])
+    good = read_geoparquet(quiet / "site_panel.parquet").set_index(["site_id", "year"])
+    for site_id in result.failures["site_id"].dropna().unique():
+        assert np.isnan(panel.loc[(site_id, 2019), "bsp"])
+    others = panel.index[panel["bsp"].notna()]
+    pd.testing.assert_series_equal(panel.loc[others, "bsp"], good.loc[others, "bsp"])
+    pd.testing.assert_series_equal(panel["ntl"], good["ntl"])
     # a passing fault is tried again once the file is whole
     path.write_bytes(data)
     assert run_sites(sites, broken / "recipe.toml", tmp_path / "out").complete
 
 
-def test_a_legend_that_misses_a_code_stops_the_run(world, sites, tmp_path):
+# ---- small worlds of plain rasters ---------------------------------------------------------------
+
+
+def plain_world(folder: Path, layers: dict[str, np.ndarray]) -> Path:
+    """A recipe over a catalogue of land cover with one file a layer (name → codes)."""
+    files = []
+    for name, codes in layers.items():
+        path = folder / "raw" / f"{name}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with rasterio.open(
+            path, "w", driver="GTiff", height=codes.shape[0], width=codes.shape[1], count=1,
+            dtype="uint8", crs="EPSG:4326", nodata=0,
+            transform=from_origin(10.01 if "east" in name else 10.0, 50.0, 0.0001, 0.0001),
+        ) as dst:  # fmt: skip
+            dst.write(codes, 1)
+        files.append(path)
+    mt.build_catalog(files, folder / "catalog")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(
+        'years = [1985, 2022]\n[landcover]\nsource = "catalog"\nlegend = "glc_fcs30d"\n'
+    )
+    return recipe
+
+
+def boxes(**where: tuple[float, float]) -> gpd.GeoDataFrame:
+    """Square sites of 20 pixels by name and upper left corner."""
+    shapes = [box(x, y - 0.002, x + 0.002, y) for x, y in where.values()]
+    frame = gpd.GeoDataFrame({"site_id": list(where)}, geometry=shapes, crs=4326)
+    return frame.assign(area_km2=0.03, source="test", country=None)
+
+
+def full(code: int) -> np.ndarray:
+    return np.full((100, 100), code, "u1")
+
+
+def test_neighbours_change_no_number(tmp_path):
+    """A layer that covers only the neighbour does not shorten a site's interval."""
+    recipe = plain_world(
+        tmp_path,
+        {"west_1985": full(61), "west_1990": full(200),
+         "east_1985": full(61), "east_1987": full(61), "east_1990": full(200)},
+    )  # fmt: skip
+    both = boxes(a=(10.002, 49.998), b=(10.014, 49.998))
+    run_sites(both, recipe, tmp_path / "both")
+    run_sites(both.iloc[[0]], recipe, tmp_path / "alone")
+    moves = read_table(tmp_path / "both" / "transition_areas.parquet")
+    a = moves[moves.site_id == "a"]
+    assert set(a.year) == {1990}
+    assert set(a.interval_years) == {5}
+    assert set(moves[moves.site_id == "b"].interval_years) == {2, 3}
+    alone = read_table(tmp_path / "alone" / "transition_areas.parquet")
+    pd.testing.assert_frame_equal(a.reset_index(drop=True), alone)
+
+
+def test_changed_pixels_are_not_served_from_an_earlier_run(tmp_path):
+    site = boxes(a=(10.002, 49.998))
+    for code, bsp in ((200, 1.0), (61, 0.0)):
+        recipe = plain_world(tmp_path, {"lc_2000": full(code), "lc_2001": full(code)})
+        result = run_sites(site, recipe, tmp_path / "out")
+        assert result.n_reused == 0
+        panel = read_geoparquet(tmp_path / "out" / "site_panel.parquet")
+        assert panel["bsp"].tolist() == [bsp, bsp]
+
+
+def test_changed_site_columns_are_not_served_from_an_earlier_run(tmp_path):
+    recipe = plain_world(tmp_path, {"lc_2000": full(200)})
+    site = boxes(a=(10.002, 49.998))
+    run_sites(site, recipe, tmp_path / "out")
+    run_sites(site.assign(country="CHL"), recipe, tmp_path / "out")
+    table = read_geoparquet(tmp_path / "out" / "site_table.parquet")
+    assert table["country"].tolist() == ["CHL"]
+
+
+def test_a_year_without_data_is_recorded(tmp_path):
+    years = {f"lc_{y}": full(61) for y in (1985, 1990, 2000, 2001, 2003, 2004)}
+    recipe = plain_world(tmp_path, years)
+    result = run_sites(boxes(a=(10.002, 49.998)), recipe, tmp_path / "out")
+    assert result.failures["reason"].tolist() == ["no landcover item in 2002"]
+
+
+def test_an_empty_layer_is_recorded_and_stays_a_gap(tmp_path):
+    layers = {"lc_2000": full(61), "lc_2001": full(0), "lc_2002": full(200)}
+    recipe = plain_world(tmp_path, layers)
+    result = run_sites(boxes(a=(10.002, 49.998)), recipe, tmp_path / "out")
+    assert result.failures["reason"].tolist() == ["no valid pixel in 2001"]
+    panel = read_geoparquet(tmp_path / "out" / "site_panel.parquet").set_index("year")
+    assert np.isnan(panel.loc[2001, "bsp"])
+    assert panel.loc[2002, "development_km2"] > 0
+
+
+def test_two_dates_in_one_year_fail_only_their_sites(tmp_path):
+    recipe = plain_world(
+        tmp_path,
+        {"west_2000": full(61), "west_2001": full(61), "west_2001-07": full(200),
+         "east_2000": full(61), "east_2001": full(200)},
+    )  # fmt: skip
+    result = run_sites(
+        boxes(a=(10.002, 49.998), b=(10.014, 49.998)), recipe, tmp_path / "out", workers=1
+    )
+    assert result.failures["site_id"].tolist() == ["a"]
+    assert "both give the land cover of 2001" in result.failures["reason"][0]
+    assert result.n_sites == 1
+
+
+def test_nothing_observed_anywhere_is_an_error(tmp_path):
+    recipe = plain_world(tmp_path, {"lc_2000": full(0)})
+    with pytest.raises(RunError, match=r"none of 1 sites gave a result.*outside the data"):
+        run_sites(boxes(a=(10.002, 49.998)), recipe, tmp_path / "out")
+
+
+def test_integer_ids_are_ids(tmp_path):
+    recipe = plain_world(tmp_path, {"lc_2000": full(200)})
+    site = boxes(a=(10.002, 49.998)).assign(site_id=[7])
+    assert run_sites(site, recipe, tmp_path / "out").n_sites == 1
+
+
+def test_rejects_of_a_file_are_not_those_of_a_part_of_it(tmp_path):
+    recipe = plain_world(tmp_path, {"lc_2000": full(200)})
+    frame = boxes(a=(10.002, 49.998), b=(10.004, 49.998), c=(10.006, 49.998))
+    frame.loc[2, "geometry"] = None
+    frame.to_file(tmp_path / "sites.gpkg")
+    with pytest.warns(SiteWarning):
+        sites = mt.read_sites(tmp_path / "sites.gpkg", id_column="site_id")
+    assert run_sites(sites, recipe, tmp_path / "all").failures["site_id"].tolist() == ["c"]
+    assert run_sites(sites[sites.site_id == "a"], recipe, tmp_path / "one").complete
+
+
+def test_imagery_without_nir_is_refused(world, sites, tmp_path):
+    recipe = load_recipe(world / "recipe.toml")
+    part = recipe.imagery.model_copy(update={"bands": ("red", "green")})
+    with pytest.raises(RecipeError, match="NDVI needs red and nir"):
+        run_sites(sites, recipe.model_copy(update={"imagery": part}), tmp_path / "out")
+
+
+def test_a_legend_that_misses_a_code_is_named(world, sites, tmp_path):
     legend = tmp_path / "few.toml"
     legend.write_text(
         'name = "few"\n[[class]]\ncode = 61\nname = "forest"\ngroup = "dense"\ncover = "forest"\n'
     )
     recipe = load_recipe(world / "recipe.toml")
     part = recipe.landcover.model_copy(update={"legend": str(legend)})
-    with pytest.raises(LegendError, match="few"):
+    with pytest.raises(RunError, match=r"none of 3 sites.*class codes \[.*legend 'few'"):
         run_sites(sites, recipe.model_copy(update={"landcover": part}), tmp_path / "out")
-    assert not list((tmp_path / "out" / "manifest").iterdir())
+
+
+def test_an_unknown_code_in_one_place_fails_only_its_site(tmp_path):
+    codes = full(61)
+    codes[20:30, 20:30] = 77
+    recipe = plain_world(tmp_path, {"lc_2000": codes, "lc_2001": full(61)})
+    sites = boxes(a=(10.002, 49.998), b=(10.006, 49.998))
+    result = run_sites(sites, recipe, tmp_path / "out")
+    assert (result.n_sites, result.failures["site_id"].tolist()) == (1, ["a"])
+    assert "[77]" in result.failures["reason"][0]
 
 
 def test_absent_layers_are_said(world, sites, tmp_path):

@@ -27,8 +27,9 @@ from shapely.geometry import (
     box,
 )
 
-from minetrace.errors import SiteError
+from minetrace.errors import InputError, SiteError
 from minetrace.panel import write_geoparquet
+from minetrace.schema import SITES, check_table
 from minetrace.sites import SiteWarning, geodesic_area_km2, merge_sites, read_sites
 
 SQUARE = box(10, 50, 10.01, 50.01)
@@ -63,7 +64,7 @@ def test_every_format_gives_the_contract(tmp_path, name):
     assert sites.crs.to_epsg() == 4326
     assert sites["source"].tolist() == ["m"]
     assert sites["country"].isna().all()
-    assert sites.attrs == {"rejected": [], "repaired": []}
+    assert sites.attrs == {"read": 1, "rejected": [], "repaired": []}
     assert sites.geometry[0].equals(SQUARE)
     expected = Geod(ellps="WGS84").geometry_area_perimeter(SQUARE)[0] / 1e6
     assert sites["area_km2"][0] == pytest.approx(expected, rel=1e-9)
@@ -330,6 +331,29 @@ def test_a_file_that_is_no_vector_file(tmp_path, name):
     (tmp_path / name).write_text("not a map")
     with pytest.raises(SiteError, match="cannot be read"):
         read_sites(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["v.vrt", "v.gpkg"])
+def test_a_virtual_file_is_refused(tmp_path, name):
+    hidden = written(tmp_path, [SQUARE], "hidden.geojson")
+    (tmp_path / name).write_text(
+        '<OGRVRTDataSource><OGRVRTLayer name="hidden">'
+        f"<SrcDataSource>{hidden}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+    )
+    with pytest.raises(SiteError, match=rf"{name} is a OGR_VRT file.*ogr2ogr"):
+        read_sites(tmp_path / name)
+
+
+def test_kept_sites_are_counted(tmp_path):
+    path = written(tmp_path, [SQUARE, Point(0, 0), SQUARE, BOWTIE])
+    attrs = read_quietly(path).attrs
+    # a point is left out, twins are one site
+    assert (attrs["read"], len(attrs["rejected"])) == (2, 1)
+
+
+def test_a_table_that_is_no_site_table_says_where_sites_come_from():
+    with pytest.raises(InputError, match=r"area_km2[\s\S]*read sites with minetrace\.read_sites$"):
+        check_table(pd.DataFrame({"site_id": ["a"]}), SITES)
 
 
 def test_a_parquet_table_without_geometry(tmp_path):

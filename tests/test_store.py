@@ -90,6 +90,25 @@ def test_equal_cubes_have_equal_keys_whatever_their_chunks():
     assert cube_key(a) != cube_key(make_cube(1))
 
 
+def test_a_damaged_store_is_written_again(tmp_path: Path):
+    path = save_cube(make_cube(), tmp_path / "c.zarr")
+    chunk = next(p for p in sorted((path / "imagery" / "red" / "c").rglob("*")) if p.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-5])
+    save_cube(make_cube(), path)
+    assert_same(make_cube(), load_cube(path, verify=True))
+
+
+def test_a_folder_that_is_no_cube_is_never_replaced(tmp_path: Path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text.txt").write_text("precious")
+    for resume in (True, False):
+        with pytest.raises(StoreError):
+            save_cube(make_cube(), tmp_path / "thesis", resume=resume)
+    assert (tmp_path / "thesis" / "text.txt").read_text() == "precious"
+    with pytest.raises(StoreError, match="is a file"):
+        save_cube(make_cube(), tmp_path / "thesis" / "text.txt")
+
+
 def test_a_folder_without_manifest_is_refused(tmp_path: Path):
     path = save_cube(make_cube(), tmp_path / "c.zarr")
     root = path / "zarr.json"

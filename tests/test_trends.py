@@ -15,7 +15,7 @@ from odc.geo.xr import wrap_xr
 import minetrace.trends as trends
 import oracles
 from minetrace.errors import InputError
-from minetrace.schema import TREND
+from minetrace.schema import TREND, fill_value
 from minetrace.trends import bare_soil_index, decimal_years, mann_kendall, nbr, ndvi, ndwi
 from minetrace.trends import sens_slope as sen
 from strategies import blocks
@@ -180,6 +180,51 @@ def test_a_fill_value_is_a_gap(key, dtype):
     xr.testing.assert_identical(mann_kendall(filled), expected)
 
 
+@pytest.mark.parametrize("key", ["_FillValue", "nodata"])
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [
+        ("uint8", -9999), ("uint8", 257), ("uint8", 1e40), ("int16", 1.5), ("int16", 65537),
+        ("int64", 2.0**63), ("float32", 1e40), ("float32", "nan"), ("uint8", np.nan),
+        ("int16", np.float32("inf")), ("uint8", " NaN "),
+    ],
+)  # fmt: skip
+def test_a_fill_value_that_cannot_occur_is_ignored(key, dtype, fill):
+    # wrapping around or cutting off would turn the fill values into 1 or 241
+    values = line(np.array([1, 2, 241, 4, 5]).astype(dtype))
+    filled = values.assign_attrs({key: fill})
+    assert fill_value(filled) is None
+    xr.testing.assert_identical(mann_kendall(filled), mann_kendall(values))
+
+
+def test_the_other_attribute_counts_where_one_cannot_occur():
+    assert fill_value(line(np.ones(3, "uint8")).assign_attrs(_FillValue=-1, nodata=255)) == 255
+
+
+@pytest.mark.parametrize(
+    "fill", [99, 99.0, np.uint8(99), "99", "99.0", [99], (99,), np.array([99]), np.array(99)]
+)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_fill_value_is_read_however_it_is_written(dtype, fill):
+    filled = line(np.array([1, 2, 99, 4, 5], dtype)).assign_attrs(nodata=fill)
+    xr.testing.assert_identical(mann_kendall(filled), mann_kendall(line([1, 2, np.nan, 4, 5])))
+
+
+@pytest.mark.parametrize("fill", ["none", "", [], [1, 2], (0, 255), {"value": 0}, [[1], [2, 3]]])
+@pytest.mark.parametrize("key", ["_FillValue", "nodata"])
+def test_a_fill_value_that_is_no_number_is_refused(key, fill):
+    with pytest.raises(InputError, match=rf"attribute '{key}' of 'bsp' is .*give one number"):
+        mann_kendall(line([1.0, 2.0, 3.0, 4.0]).assign_attrs({key: fill}))
+
+
+def test_large_integers_and_rounded_floats_are_fill_values_too():
+    least = np.iinfo("int64").min
+    assert fill_value(line([1, least]).assign_attrs(nodata=least)) == least
+    assert fill_value(line([1, 2]).assign_attrs(nodata=2**53 + 1)) == 2**53 + 1
+    sparse = line(np.array([1, 2, -3.4e38, 4, 5], "float32")).assign_attrs(nodata=-3.4e38)
+    assert mann_kendall(sparse).n == 4
+
+
 def test_integers_are_numbers():
     counts = line(np.array([200, 100, 250, 10, 0], np.uint8))
     xr.testing.assert_identical(mann_kendall(counts), mann_kendall(counts.astype(float)))
@@ -242,6 +287,23 @@ def test_what_is_no_number_and_no_axis_is_refused():
         mann_kendall(line([1.0, 2.0]).drop_vars("time"))
     with pytest.raises(InputError, match="0 steps"):
         mann_kendall(line([1.0]).isel(time=slice(0)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.astype(bool),
+        lambda d: d.drop_vars("time"),
+        lambda d: d.isel(time=slice(0)),
+        lambda d: d.isel(time=[1, 0]),
+        lambda d: d.chunk(time=1),
+        lambda d: d.assign_attrs(nodata="none"),
+    ],
+)
+def test_an_array_without_a_name_is_called_the_array(change):
+    with pytest.raises(InputError, match=r"\bthe array\b") as caught:
+        mann_kendall(change(line([1.0, 2.0]).rename(None)))
+    assert "None" not in str(caught.value)
 
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")

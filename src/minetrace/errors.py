@@ -47,5 +47,17 @@ class StoreError(MinetraceError, OSError):
     """A store is unfinished, damaged, or belongs to another configuration."""
 
 
+def causes(err: BaseException) -> str:
+    """Messages of an error and of what caused it: GDAL names the file in the innermost only."""
+    texts: list[str] = []
+    link: BaseException | None = err
+    while link is not None:
+        text = str(link) or type(link).__name__
+        if text not in texts:
+            texts.append(text)
+        link = link.__cause__ or link.__context__
+    return " ← ".join(texts)
+
+
 class RunError(MinetraceError, RuntimeError):
     """A batch run cannot start or go on."""

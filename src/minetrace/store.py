@@ -19,12 +19,13 @@ from typing import Any
 import dask
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers .odc)
+import rasterio.errors
 import xarray as xr
 from zarr.codecs import ZstdCodec
 from zarr.errors import ZarrUserWarning
 
 from minetrace._version import __version__
-from minetrace.errors import InputError, StoreError
+from minetrace.errors import InputError, ReadError, StoreError, causes
 from minetrace.schema import validate
 
 MANIFEST = "minetrace:manifest"
@@ -56,7 +57,8 @@ def save_cube(cube: xr.DataTree, store: str | Path, *, resume: bool = True) -> P
     store
         Folder to make. Plain ``xr.open_datatree(store, engine="zarr")`` reads it back.
     resume
-        A finished store of the same cube (equal recipe, items and version) is left as it is.
+        A finished store of the same cube (equal recipe, items, legend and version) is left as it
+        is, unless a file of it is damaged.
         False writes it anew; the old one stays readable until the new one is complete.
 
     Returns
@@ -68,19 +70,16 @@ def save_cube(cube: xr.DataTree, store: str | Path, *, resume: bool = True) -> P
     ------
     StoreError
         The folder holds a cube of another configuration or something that is no cube, or what was
-        read back differs from what was written. Nothing half-written is left behind.
+        read back differs from what was written.
+    ReadError
+        A raster behind the cube cannot be read. Nothing half-written is left behind.
     """
     path = Path(store)
     key = cube_key(cube)
-    if path.exists() and any(path.iterdir()):
-        old = _manifest(path)
-        if resume and old["key"] == key:
-            return path
-        if resume:
-            raise StoreError(
-                f"{path} holds another cube (key {old['key']}, this one is {key}); "
-                "choose another folder, or pass resume=False to replace it"
-            )
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file; a store is a folder")
+    if path.exists() and any(path.iterdir()) and _is_done(path, key, resume=resume):
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -89,6 +88,8 @@ def save_cube(cube: xr.DataTree, store: str | Path, *, resume: bool = True) -> P
         manifest = {"key": key, "version": __version__, "files": _hashes(work)}
         _sign(work, manifest)
         _publish(work, path)
+    except rasterio.errors.RasterioError as err:
+        raise ReadError(f"a raster of the cube could not be read: {causes(err)}") from err
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return path
@@ -119,8 +120,7 @@ def load_cube(store: str | Path, *, verify: bool = False) -> xr.DataTree:
             f"{path} misses {len(absent)} of its files, first {absent[0]}; write the cube again"
         )
     if verify:
-        found = _hashes(path)
-        wrong = sorted(n for n in listed.keys() | found.keys() if listed.get(n) != found.get(n))
+        wrong = _damaged(path, manifest)
         if wrong:
             raise StoreError(
                 f"{path}: {len(wrong)} files differ from the manifest, first "
@@ -129,6 +129,21 @@ def load_cube(store: str | Path, *, verify: bool = False) -> xr.DataTree:
     cube = xr.open_datatree(path, engine="zarr", chunks={})
     del cube.attrs[MANIFEST]
     return cube
+
+
+def _is_done(path: Path, key: str, *, resume: bool) -> bool:
+    """Whether a folder already holds this very cube; refuse what must not be replaced."""
+    if not resume:
+        if not (path / "zarr.json").is_file():
+            raise StoreError(f"{path} holds files that are no cube; choose another folder")
+        return False
+    old = _manifest(path)
+    if old["key"] != key:
+        raise StoreError(
+            f"{path} holds another cube (key {old['key']}, this one is {key}); choose another "
+            "folder, or pass resume=False to replace it"
+        )
+    return not _damaged(path, old)
 
 
 def cube_key(cube: xr.DataTree) -> str:
@@ -143,6 +158,7 @@ def cube_key(cube: xr.DataTree) -> str:
         box = ds.odc.geobox
         parts.append(None if box is None else [str(box.crs), [round(v, 9) for v in box.affine[:6]]])
         parts.append(ds.attrs.get("items_hash") or dask.base.tokenize(ds))
+        parts.append(ds.attrs.get("legend_hash"))
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
 
 
@@ -217,6 +233,12 @@ def _hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file but the root's own metadata, which holds the manifest."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / "zarr.json")
     return {p.relative_to(folder).as_posix(): _sha256(p) for p in files}
+
+
+def _damaged(path: Path, manifest: dict[str, Any]) -> list[str]:
+    """Files that are not what the manifest says: damaged, missing or foreign."""
+    listed, found = manifest["files"], _hashes(path)
+    return sorted(n for n in listed.keys() | found.keys() if listed.get(n) != found.get(n))
 
 
 def _sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minetrace.errors import InputError
 from minetrace.kernels import monotone
-from minetrace.schema import TREND, Variable
+from minetrace.schema import TREND, Variable, fill_value, label
 
 PValue = Literal["normal", "exact"]
 _METHODS = ("original",)
@@ -34,7 +34,8 @@ def mann_kendall(
     da
         Real numbers with any other dims, such as ``(time, y, x)`` or ``(site, time)``. Values
         that are not finite, or equal ``_FillValue`` or ``nodata`` of the attributes, are gaps and
-        are skipped. Dask data stay lazy and need the whole of ``dim`` in one chunk.
+        are skipped; a fill value outside the data's type is ignored, as it cannot occur. Dask
+        data stay lazy and need the whole of ``dim`` in one chunk.
     dim
         Dimension with a coordinate of dates or years, increasing.
     method
@@ -58,8 +59,8 @@ def mann_kendall(
     Raises
     ------
     InputError
-        Unknown method or option, no such dim, dates that do not increase, or ``dim`` in several
-        chunks.
+        Unknown method or option, no such dim, dates that do not increase, ``dim`` in several
+        chunks, or a fill value that is no number.
 
     Notes
     -----
@@ -103,7 +104,7 @@ def mann_kendall(
         raise InputError(f"min_valid is {min_valid!r}; a trend needs 2 values at least")
     years = increasing_years(da, dim)
     if da.dtype.kind not in "iuf":
-        raise InputError(f"{da.name!r} is {da.dtype}; a trend needs integers or floats")
+        raise InputError(f"{label(da)} is {da.dtype}; a trend needs integers or floats")
     results = xr.apply_ufunc(
         _trend_block,
         da,
@@ -193,34 +194,25 @@ def decimal_years(time: ArrayLike | xr.DataArray) -> NDArray[np.float64]:
 def increasing_years(da: xr.DataArray, dim: str) -> NDArray[np.float64]:
     """Decimal years of a whole, increasing time axis, or `InputError`."""
     if dim not in da.dims or dim not in da.coords:
-        raise InputError(f"{da.name!r} has no dimension {dim!r} with dates on it (dims: {da.dims})")
+        raise InputError(f"{label(da)} has no dimension {dim!r} with dates on it (dims: {da.dims})")
     n_chunks = len(da.chunksizes.get(dim, (0,)))
     if n_chunks > 1:
         raise InputError(
-            f"{da.name!r} has {n_chunks} chunks along {dim!r}; a series must be "
+            f"{label(da)} has {n_chunks} chunks along {dim!r}; a series must be "
             f"whole: .chunk({{{dim!r}: -1}})"
         )
     if not 1 <= da.sizes[dim] <= _MAX_LAYERS:
         raise InputError(
-            f"{da.name!r} has {da.sizes[dim]} steps along {dim!r}; give 1 to {_MAX_LAYERS}"
+            f"{label(da)} has {da.sizes[dim]} steps along {dim!r}; give 1 to {_MAX_LAYERS}"
         )
     years = decimal_years(da[dim])
     if not (np.diff(years) > 0).all():
         at = int(np.argmin(np.diff(years) > 0))
         raise InputError(
-            f"{dim!r} of {da.name!r} does not increase after {da[dim].values[at]}: "
+            f"{dim!r} of {label(da)} does not increase after {da[dim].values[at]}: "
             f"use .sortby({dim!r}) and keep one value a date"
         )
     return years
-
-
-def fill_value(da: xr.DataArray) -> float | None:
-    """Number that marks gaps, from the attributes ``_FillValue`` or ``nodata``."""
-    for key in ("_FillValue", "nodata"):
-        value = da.attrs.get(key)
-        if value is not None and np.isfinite(value):
-            return float(value)
-    return None
 
 
 def as_dataset(arrays: Iterable[xr.DataArray], variables: tuple[Variable, ...]) -> xr.Dataset:
@@ -358,4 +350,4 @@ def _with_gaps(values: NDArray[Any], fill: float | None) -> NDArray[Any]:
     floats = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
     if fill is None:
         return floats
-    return np.where(values == values.dtype.type(fill), np.nan, floats)
+    return np.where(values == fill, np.nan, floats)

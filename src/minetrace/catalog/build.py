@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import os
-import re
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +21,28 @@ from rasterio.io import DatasetReader
 from rasterio.warp import transform_bounds
 from shapely.geometry import box, mapping
 
+from minetrace.catalog.policy import RASTER_DRIVERS, check_href
+from minetrace.catalog.stamp import given_time, named_time
 from minetrace.errors import InputError, SourceError
 from minetrace.schema import NODES, Legend, load_legend
 
-_STAMP = re.compile(
-    r"(?<!\d)((?:19|20)\d{2})(?:[-_.]?(0[1-9]|1[0-2])(?:[-_.]?(0[1-9]|[12]\d|3[01]))?)?(?!\d)"
-)
 _EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 ]
 _MARKER = "source.toml"
+_MULTIHASH_SHA256 = "1220"
+"""Multihash prefix: the code of SHA-256 and its length of 32 bytes."""
 Product = Literal["landcover", "lights", "imagery"]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A raster that an asset points to."""
+
+    path: Path
+    checksum: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,8 @@ def build_catalog(
     Parameters
     ----------
     files
-        Rasters that GDAL reads; bands are times, tiles of one time may be several files.
+        North-up GeoTIFF, JPEG 2000, PNG, HFA, ENVI, ASCII grid or netCDF rasters; bands are
+        times, tiles of one time may be several files.
     out
         Folder to make. It gets ``catalog.json``, ``source.toml`` (for recipes) and, unless
         ``link``, one cloud-optimised GeoTIFF per band.
@@ -77,12 +88,14 @@ def build_catalog(
     legend
         Checked against every value of the data when given.
     times
-        One date per band over all files in order. Default: a year, year-month or date in the band
-        description, else (single-band files) in the file name.
+        One date per band over all files in order: dates, or YYYY-MM-DD, YYYY-MM, YYYY. Default:
+        a year, year-month or date in the band description, else (single-band files) in the file
+        name.
     scale, offset
         Physical value = stored × scale + offset; recorded in the items.
     link
-        Leave the rasters where they are. The catalogue then works only where they stay.
+        Leave the rasters (GeoTIFF, JPEG 2000 or PNG) where they are. The catalogue then works
+        only where they stay.
     progress
         Called with (done, total) after each layer.
 
@@ -94,8 +107,9 @@ def build_catalog(
     Raises
     ------
     SourceError
-        A file cannot be read, has no CRS or no time, two layers are the same place and time, or
-        ``out`` holds something else. Nothing is left behind.
+        A file cannot be read, has no CRS, is not north-up, has no time or one that may be several
+        years, two layers are the same place and time, or ``out`` is a file, holds something else
+        or cannot be written. Nothing is left behind.
     LegendError
         The data hold a code that the legend misses.
     """
@@ -106,22 +120,21 @@ def build_catalog(
     if name is None:
         raise InputError("imagery has several bands: name the variable, e.g. variable='red'")
     layers = _layers([Path(f) for f in files], times)
-    if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
-        raise SourceError(f"{out} holds other files; give a new or an empty folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    _check_free(out)
+    work = _scratch(out)
     try:
         collection = _collection(product, spec, layers)
         done = 0
         for path in dict.fromkeys(layer.path for layer in layers):
             # one open file for all its bands: GDAL then decodes interleaved bands once
             with _open(path) as src:
+                linked = _link(path) if link else None
                 for layer in (entry for entry in layers if entry.path == path):
                     if spec is not None:
                         _check_codes(src, layer, spec)
-                    target = path.resolve() if link else _write_cog(src, layer, product, work)
+                    asset = linked or _file(_write_cog(src, layer, product, work))
                     collection.add_item(
-                        _item(src, layer, name, target, linked=link, scale=scale, offset=offset)
+                        _item(src, layer, name, asset, linked=link, scale=scale, offset=offset)
                     )
                     done += 1
                     if progress is not None:
@@ -143,29 +156,43 @@ def build_catalog(
     return out / "catalog.json"
 
 
+def _check_free(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise SourceError(f"{out} is a file; give a new or an empty folder")
+    if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
+        raise SourceError(f"{out} holds other files; give a new or an empty folder")
+
+
+def _scratch(out: Path) -> Path:
+    """Folder beside ``out`` to build in: a rename publishes it, relative addresses hold."""
+    # tempfile's own folders are closed to everybody else
+    work = out.with_name(f".{out.name}-{uuid.uuid4().hex}")
+    try:
+        work.mkdir(parents=True)
+    except OSError as err:
+        raise SourceError(
+            f"{out} cannot be made: {err.strerror}; give a folder that you may write to"
+        ) from err
+    return work
+
+
 def _layers(files: list[Path], times: Sequence[dt.date | str] | None) -> list[_Layer]:
     if not files:
         raise SourceError("no rasters were given")
     bands: list[tuple[Path, int, str | None]] = []
     for path in files:
         with _open(path) as src:
-            if src.crs is None:
-                raise SourceError(
-                    f"{path} has no CRS; assign one first, e.g. rio edit-info --crs EPSG:4326 FILE"
-                )
+            _check_georeference(src, path)
             bands += [(path, i, src.descriptions[i - 1]) for i in range(1, src.count + 1)]
     if times is not None and len(times) != len(bands):
         raise SourceError(f"{len(times)} times were given for {len(bands)} bands")
     layers = []
     for i, (path, band, text) in enumerate(bands):
-        single = sum(b[0] == path for b in bands) == 1
-        given = None if times is None else str(times[i])
-        moment = _moment(given or text or "") or (_moment(path.stem) if single else None)
-        if moment is None:
-            raise SourceError(
-                f"{path} band {band} has no time: neither its description nor its "
-                "file name holds a year; give --times, one date per band"
-            )
+        if times is not None:
+            moment = given_time(times[i], i + 1)
+        else:
+            single = sum(b[0] == path for b in bands) == 1
+            moment = _own_time(path, band, text, single=single)
         layers.append(_Layer(path, band, moment))
     ids = [layer.id for layer in layers]
     twice = sorted({i for i in ids if ids.count(i) > 1})
@@ -174,22 +201,52 @@ def _layers(files: list[Path], times: Sequence[dt.date | str] | None) -> list[_L
     return sorted(layers, key=lambda layer: (layer.time, layer.id))
 
 
-def _moment(text: str) -> dt.datetime | None:
-    found = _STAMP.search(text)
-    if found is None:
-        return None
-    year, month, day = found.group(1), found.group(2) or "1", found.group(3) or "1"
-    try:
-        return dt.datetime(int(year), int(month), int(day), tzinfo=dt.UTC)
-    except ValueError:
-        return None
+def _check_georeference(src: DatasetReader, path: Path) -> None:
+    if src.crs is None:
+        raise SourceError(
+            f"{path} has no CRS; assign one first, e.g. rio edit-info --crs EPSG:4326 FILE"
+        )
+    east, skew, _, tilt, south = tuple(src.transform)[:5]
+    if skew or tilt or east <= 0 or south >= 0:
+        raise SourceError(
+            f"{path} is not north-up (it is rotated, mirrored or has no transform); make it so "
+            "first: gdalwarp -r near FILE NEW.tif"
+        )
+
+
+def _own_time(path: Path, band: int, text: str | None, *, single: bool) -> dt.datetime:
+    where = f"{path} band {band}"
+    moment = named_time(text or "", where) or (named_time(path.stem, where) if single else None)
+    if moment is None:
+        raise SourceError(
+            f"{where} has no time: neither its description nor its file name holds a year; "
+            "give --times, one date per band"
+        )
+    return moment
 
 
 def _open(path: Path) -> DatasetReader:
     try:
-        return rasterio.open(path)
+        # rasterio.open takes one driver only
+        with rasterio.Env():
+            return DatasetReader(str(path), driver=list(RASTER_DRIVERS))
     except rasterio.errors.RasterioIOError as err:
-        raise SourceError(f"{path} cannot be read as a raster: {err}") from err
+        raise SourceError(
+            f"{path} cannot be read as a raster: {err} (read are {', '.join(RASTER_DRIVERS)}; "
+            "turn other files into GeoTIFF with gdal_translate)"
+        ) from err
+
+
+def _link(path: Path) -> _File:
+    real = path.resolve()
+    check_href(str(real), roots=[real.parent])
+    return _file(real)
+
+
+def _file(path: Path) -> _File:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return _File(path, _MULTIHASH_SHA256 + digest)
 
 
 def _check_codes(src: DatasetReader, layer: _Layer, legend: Legend) -> None:
@@ -225,7 +282,7 @@ def _write_cog(src: DatasetReader, layer: _Layer, product: Product, work: Path) 
 
 
 def _item(
-    src: DatasetReader, layer: _Layer, variable: str, path: Path,
+    src: DatasetReader, layer: _Layer, variable: str, file: _File,
     *, linked: bool, scale: float, offset: float,
 ) -> pystac.Item:  # fmt: skip
     bounds = transform_bounds(src.crs, "EPSG:4326", *src.bounds, densify_pts=21)
@@ -249,8 +306,8 @@ def _item(
         properties=properties, stac_extensions=list(_EXTENSIONS),
     )  # fmt: skip
     asset = pystac.Asset(
-        str(path), media_type=pystac.MediaType.COG, roles=["data"],
-        extra_fields={"raster:bands": bands},
+        str(file.path), media_type=pystac.MediaType.COG, roles=["data"],
+        extra_fields={"raster:bands": bands, "file:checksum": file.checksum},
     )  # fmt: skip
     item.add_asset(variable, asset)
     return item

@@ -19,6 +19,10 @@ _SIGNATURES: tuple[bytes, ...] = (
     b"\x00\x00\x00\x0cjP", b"\xff\x4f\xff\x51",  # JPEG 2000
     b"\x89PNG",
 )  # fmt: skip
+RASTER_DRIVERS = (
+    "GTiff", "COG", "JP2OpenJPEG", "PNG", "HFA", "ENVI", "AAIGrid", "netCDF",
+)  # fmt: skip
+"""GDAL drivers whose files hold their own pixels; a virtual raster could name any file."""
 
 
 def check_href(href: str, *, roots: Sequence[Path], hosts: Sequence[str] = ()) -> str:

@@ -72,7 +72,7 @@ def search(
         for item in source.items
         if wanted in (None, item.collection_id)
         and years[0] <= item_time(item).year <= years[1]
-        and _footprint(item).intersects(geometry)
+        and covers(item, geometry)
     ]
 
 
@@ -84,7 +84,13 @@ def item_time(item: pystac.Item) -> dt.datetime:
     return moment
 
 
-def _footprint(item: pystac.Item) -> BaseGeometry:
+def covers(item: pystac.Item, geometry: BaseGeometry) -> bool:
+    """Whether an item's footprint touches a geometry in EPSG:4326."""
+    return bool(footprint(item).intersects(geometry))
+
+
+def footprint(item: pystac.Item) -> BaseGeometry:
+    """Outline of an item, EPSG:4326."""
     if item.geometry is not None:
         return shape(item.geometry)
     if item.bbox is None:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from minetrace.change.codes import Codes, as_codes, checked_legend, describe, layer_years
 from minetrace.kernels.transitions import codes_present, zone_composition, zone_transitions
-from minetrace.schema import COVERS, Kind, Legend, load_legend
-from minetrace.trends import fill_value
+from minetrace.schema import COVERS, Kind, Legend, fill_value, load_legend
 from minetrace.zones import Coverage, Zones, cell_km2, cover, geobox_of, space_last
 
 _FLOWS = (
@@ -56,7 +55,8 @@ def transition_areas(
         ``site_id, year, interval_years, cover, development_km2, reclamation_km2,
         development_unique_km2, reclamation_unique_km2``: one row a site, layer from the second,
         and cover type (lost by disturbance, gained by reclamation). ``interval_years`` is the
-        time since the layer before. The unique areas count a pixel's first disturbance and first
+        time since the last layer that observed any of the site; up to the site's first such
+        layer, since the layer before. The unique areas count a pixel's first disturbance and first
         reclamation only, so their sums over the years are areas of ground. Areas are those of
         the ellipsoid inside the site.
 
@@ -66,6 +66,12 @@ def transition_areas(
         As `transitions`.
     GridError, SiteError
         As `minetrace.zones.cover`.
+
+    Notes
+    -----
+    A layer without any data in a site has rows of zeros there and changes none of the site's
+    later rows. A gap of single pixels in a layer that observed others is not resolved: their
+    events may have happened before ``interval_years``.
 
     Examples
     --------
@@ -81,7 +87,8 @@ def transition_areas(
     [1990.0, 5.0, 0.5]
     """
     zones = cover(sites, geobox_of(landcover), coverage=coverage)
-    return _flow_table(_read(landcover, zones, legend, min_persistence), zones, min_persistence)
+    layers = _read(landcover, zones, legend, min_persistence)
+    return _flow_table(layers, zones, _kind_sums(layers, zones), min_persistence)
 
 
 def bare_surface_percentage(
@@ -120,7 +127,9 @@ def bare_surface_percentage(
     0.5
     """
     zones = cover(sites, geobox_of(landcover), coverage=coverage)
-    return _composition_table(_read(landcover, zones, legend), zones)[["site_id", "year", "bsp"]]
+    layers = _read(landcover, zones, legend)
+    sums = _kind_sums(layers, zones)
+    return _composition_table(layers, zones, sums)[["site_id", "year", "bsp"]]
 
 
 def class_areas(
@@ -211,8 +220,9 @@ def land_account(
     [[1985.0, 0.0, 1.0], [1990.0, 1.0, 2.0]]
     """
     layers = _read(landcover, zones, legend, min_persistence)
+    sums = _kind_sums(layers, zones)
     return LandAccount(
-        _composition_table(layers, zones), _flow_table(layers, zones, min_persistence)
+        _composition_table(layers, zones, sums), _flow_table(layers, zones, sums, min_persistence)
     )
 
 
@@ -249,12 +259,27 @@ def _zone_sums(
     return sums
 
 
-def _composition_table(layers: _Layers, zones: Zones) -> pd.DataFrame:
-    sums = _zone_sums(layers, layers.codes.lut, len(Kind), zones)
+def _kind_sums(layers: _Layers, zones: Zones) -> NDArray[np.float64]:
+    return _zone_sums(layers, layers.codes.lut, len(Kind), zones)
+
+
+def _total_km2(layers: _Layers, zones: Zones) -> NDArray[np.float64]:
+    """Area of every site's cells, added in the order in which the kernel adds the classes."""
+    everything = np.zeros(256, np.uint8)
+    total: NDArray[np.float64] = zone_composition(
+        layers.codes.values[:1], everything, 1, zones.offsets, zones.rows, zones.cols,
+        layers.km2[None],
+    )[:, 0, 0, 0]  # fmt: skip
+    return total
+
+
+def _composition_table(layers: _Layers, zones: Zones, sums: NDArray[np.float64]) -> pd.DataFrame:
     km2, pixels = sums[..., 0], sums[..., 1]
     vegetated = km2[..., Kind.CROPLAND : Kind.SPARSE + 1].sum(axis=-1)
     mine, other = km2[..., Kind.MINE], km2[..., Kind.OTHER]
-    observed = vegetated + mine + other
+    # not the sum of the three: its last digits would change with the classes, and a trend test
+    # takes a rounding difference for a step
+    observed = _total_km2(layers, zones)[:, None] - km2[..., Kind.NODATA]
     values = {
         "bsp": np.divide(mine, observed, out=np.full(mine.shape, np.nan), where=observed > 0),
         "mine_km2": mine,
@@ -266,16 +291,28 @@ def _composition_table(layers: _Layers, zones: Zones) -> pd.DataFrame:
     return _table({"site_id": zones.site_ids, "year": layers.years}, values)
 
 
-def _flow_table(layers: _Layers, zones: Zones, min_persistence: int) -> pd.DataFrame:
+def _flow_table(
+    layers: _Layers, zones: Zones, sums: NDArray[np.float64], min_persistence: int
+) -> pd.DataFrame:
     codes, years = layers.codes, layers.years
     flows = zone_transitions(
         codes.values, codes.lut, min_persistence, zones.offsets, zones.rows, zones.cols, layers.km2
     )
     keys = {"site_id": zones.site_ids, "year": years[1:], "cover": COVERS}
     table = _table(keys, {name: flows[:, 1:, :, k] for k, name in enumerate(_FLOWS)})
-    interval = pd.Series(np.diff(years), years[1:])
-    table.insert(2, "interval_years", table["year"].map(interval).astype("int64"))
+    intervals = _intervals(years, sums[..., Kind.CROPLAND :, 0])
+    table.insert(2, "interval_years", np.repeat(intervals, len(COVERS)))
     return table
+
+
+def _intervals(years: NDArray[np.int64], seen: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Years since each site's last layer with data, or else since the layer before.
+
+    ``seen`` has areas ``(site, time, kind)``; the result is ``(site, time)`` from layer two on.
+    """
+    layer = np.arange(years.size)
+    last = np.maximum.accumulate(np.where((seen > 0).any(axis=-1), layer, -1), axis=1)[:, :-1]
+    return years[1:] - years[np.where(last < 0, layer[:-1], last)]
 
 
 def _table(

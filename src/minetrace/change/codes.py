@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from minetrace.errors import InputError
 from minetrace.kernels.transitions import codes_present
-from minetrace.schema import UNKNOWN, Kind, Legend, load_legend
+from minetrace.schema import UNKNOWN, Kind, Legend, label, load_legend
 from minetrace.trends import increasing_years
 
 _FILL_CODE = 255
@@ -40,7 +40,7 @@ def checked_legend(legend: str | Legend, landcover: xr.DataArray, min_persistenc
 
 def describe(landcover: xr.DataArray) -> str:
     """Say in messages which data are meant."""
-    return f"land cover {landcover.name!r}"
+    return label(landcover) if landcover.name is None else f"land cover {label(landcover)}"
 
 
 def layer_years(landcover: xr.DataArray) -> NDArray[np.int64]:

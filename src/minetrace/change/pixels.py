@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from minetrace.change.codes import as_codes, checked_legend, describe, layer_years
 from minetrace.kernels.transitions import change_years
-from minetrace.schema import CHANGE, Legend
-from minetrace.trends import as_dataset, fill_value
+from minetrace.schema import CHANGE, Legend, fill_value
+from minetrace.trends import as_dataset
 
 
 def transitions(
@@ -24,7 +24,8 @@ def transitions(
     landcover
         Integer class codes ``(time, y, x)``, one layer a year, gaps between years allowed. Codes
         of the legend's no-data classes, and ``_FillValue`` or ``nodata`` of the attributes where
-        the legend does not name it, are gaps. Dask data stay lazy and need time in one chunk.
+        the legend does not name it, are gaps. A fill value outside the data's type is ignored.
+        Dask data stay lazy and need time in one chunk.
     legend
         Name, file or `Legend` that sorts the codes into vegetated, mine and other.
     min_persistence
@@ -42,7 +43,8 @@ def transitions(
     LegendError
         The data hold a code that the legend misses (for lazy data: when computed).
     InputError
-        Not integers, no yearly time axis, time in several chunks, or ``min_persistence < 1``.
+        Not integers, no yearly time axis, time in several chunks, a fill value that is no
+        number, or ``min_persistence < 1``.
 
     Notes
     -----

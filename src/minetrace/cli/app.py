@@ -57,6 +57,9 @@ def main() -> None:
     except MinetraceError as fault:
         _complain(str(fault))
         sys.exit(Exit.FAILED)
+    except OSError as fault:
+        _complain(f"{fault.filename}: {fault.strerror}" if fault.filename else str(fault))
+        sys.exit(Exit.FAILED)
     except KeyboardInterrupt:
         _complain("interrupted; what was committed stays")
         sys.exit(Exit.FAILED)
@@ -214,6 +217,7 @@ def sites_merge(
 
     frames = [read_sites(f) for f in files]
     merged = merge_sites(*frames)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_geoparquet(merged, out)
     console.out.print(
         f"{sum(map(len, frames))} polygons → {len(merged)} sites, "
@@ -257,7 +261,10 @@ def catalog_build(
 def _dates(path: Path) -> list[str]:
     import pandas as pd
 
-    frame = pd.read_csv(path, dtype=str)
+    try:
+        frame = pd.read_csv(path, dtype=str)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as err:
+        raise InputError(f"{path} is no CSV with a column 'date': {err}") from err
     if "date" not in frame:
         raise InputError(f"{path} has no column 'date'; it has {', '.join(frame.columns)}")
     return frame["date"].tolist()
@@ -272,6 +279,8 @@ def catalog_check(name: Annotated[str, typer.Argument(help="Source name or path.
     from minetrace.cli import console
 
     source = open_source(name)
+    if source.config.title:
+        console.out.print(source.config.title, markup=False, soft_wrap=True)
     if source.config.kind == "api":
         console.out.print(
             f"{source.name}: API {source.config.href}, collection {source.config.collection}",

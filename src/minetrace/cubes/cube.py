@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,9 +13,9 @@ import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
 from minetrace._version import __version__
-from minetrace.catalog import Source, open_source, search
+from minetrace.catalog import Source, items_hash, open_source, search
 from minetrace.cubes.products import imagery_node, landcover_node, lights_node
-from minetrace.errors import RecipeError, SiteError, SourceError
+from minetrace.errors import InputError, RecipeError, SiteError, SourceError
 from minetrace.schema import PRODUCTS, Legend, Recipe, load_legend, load_recipe, validate
 
 Sources: TypeAlias = Mapping[str, Source | str | Path] | Source | str | Path
@@ -28,7 +27,7 @@ def open_cube(
     recipe: str | Path | Recipe,
     *,
     sources: Sources | None = None,
-    years: tuple[int, int] | None = None,
+    years: Sequence[int] | None = None,
     chunks: Mapping[str, int] | None = None,
 ) -> xr.DataTree:
     """Open the lazy cube of one site.
@@ -45,7 +44,7 @@ def open_cube(
     sources
         Sources that replace the recipe's: one for all products, or product → source.
     years
-        First and last year, both included; default the recipe's.
+        First and last year, both included, or a range; default the recipe's.
     chunks
         Spatial chunk sizes ``{"y": …, "x": …}`` in pixels, default 1024. Time is one chunk.
 
@@ -73,28 +72,65 @@ def open_cube(
     """
     plan = load_recipe(recipe)
     site_id, geometry = site_geometry(site)
-    span = years or plan.years
-    nodes: dict[str, xr.Dataset] = {}
-    missing: dict[str, str] = {}
+    span = check_years(plan.years if years is None else years)
     opened = open_sources(plan, sources)
-    for product, source in opened.items():
-        part = getattr(plan, product)
-        items = search(source, geometry, span, collection=part.collection)
-        if not items:
-            missing[product] = f"source {source.name} has no item here in {span[0]}-{span[1]}"
-            continue
-        node = _build(product, source, items, geometry, plan, chunks)
-        node.attrs = _provenance(plan, source, items)
-        nodes[product] = node
+    found = find_items(plan, opened, geometry, span)
+    return build_cube(site_id or "", geometry, plan, opened, found, chunks=chunks)
+
+
+def check_years(years: Sequence[int]) -> tuple[int, int]:
+    """First and last year of a pair, or of a range of years.
+
+    Examples
+    --------
+    >>> check_years((2018, 2020)), check_years(range(2018, 2021))
+    ((2018, 2020), (2018, 2020))
+    """
+    every = isinstance(years, range) and years.step == 1 and len(years) > 0
+    pair = not isinstance(years, range) and len(years) == 2 and years[0] <= years[1]
+    if not every and not pair:
+        raise InputError(f"years are {years!r}; give the first and the last year, both included")
+    return int(years[0]), int(years[-1])
+
+
+def find_items(
+    recipe: Recipe, sources: Mapping[str, Source], geometry: BaseGeometry, span: tuple[int, int]
+) -> dict[str, list[pystac.Item]]:
+    """Items of every product of a recipe for a place and span of years; lists may be empty."""
+    return {
+        product: search(source, geometry, span, collection=getattr(recipe, product).collection)
+        for product, source in sources.items()
+    }
+
+
+def build_cube(
+    site_id: str,
+    geometry: BaseGeometry,
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    items: Mapping[str, list[pystac.Item]],
+    *,
+    chunks: Mapping[str, int] | None = None,
+) -> xr.DataTree:
+    """Lazy cube from items at hand, see `open_cube`."""
+    nodes: dict[str, xr.Dataset] = {}
+    for product, found in items.items():
+        if found:
+            node = _build(product, sources[product], found, geometry, recipe, chunks)
+            node.attrs = _provenance(product, recipe, sources[product], found)
+            nodes[product] = node
     if not nodes:
-        raise SourceError("no product has any item for this site: " + "; ".join(missing.values()))
+        raise SourceError(
+            f"no product has any item for this site: {', '.join(items)} of recipe "
+            f"{recipe.name!r} were searched"
+        )
     root = xr.Dataset(
         attrs={
-            "recipe": plan.name,
-            "recipe_hash": plan.fingerprint,
+            "recipe": recipe.name,
+            "recipe_hash": recipe.fingerprint,
             "minetrace_version": __version__,
-            "site_id": site_id or "",
-            "missing": ",".join(missing),
+            "site_id": site_id,
+            "missing": ",".join(product for product, found in items.items() if not found),
         }
     )
     return validate(xr.DataTree.from_dict({"/": root, **nodes}))
@@ -196,16 +232,16 @@ def site_geometry(site: Site) -> tuple[str | None, BaseGeometry]:
 
 
 def _provenance(
-    recipe: Recipe, source: Source, items: list[pystac.Item]
+    product: str, recipe: Recipe, source: Source, items: list[pystac.Item]
 ) -> dict[str, str | list[str]]:
-    ids = [item.id for item in items]
-    collections = sorted({str(item.collection_id) for item in items})
+    legend = open_legend(recipe) if product == "landcover" else None
     return {
         "Conventions": "CF-1.11",
         "source": source.name,
-        "collection": ",".join(collections),
-        "item_ids": ids,
-        "items_hash": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
+        "collection": ",".join(sorted({str(item.collection_id) for item in items})),
+        "item_ids": [item.id for item in items],
+        "items_hash": items_hash(items),
+        **({} if legend is None else {"legend_hash": legend.fingerprint}),
         "recipe_hash": recipe.fingerprint,
         "minetrace_version": __version__,
     }

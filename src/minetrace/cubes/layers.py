@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import dask.array as da
@@ -92,8 +92,8 @@ def native_grid(items: Sequence[pystac.Item], key: str) -> GeoBox:
             first = raster.geobox
         elif not same_lattice(first, raster.geobox):
             raise GridError(
-                f"item {item.id!r} lies on another pixel lattice than "
-                f"{items[0].id!r}; give the recipe crs and resolution"
+                f"item {item.id!r} lies on another pixel lattice than {items[0].id!r}; give "
+                "imagery a crs and resolution, and land cover or lights one collection a lattice"
             )
     if first is None:
         raise GridError("no items, so no grid")
@@ -123,13 +123,13 @@ def load_layers(
     keys: Sequence[str],
     geobox: GeoBox,
     *,
-    groupby: str = "time",
-    resampling: str | Mapping[str, str] = "nearest",
+    groupby: str | Callable[..., int] = "time",
     chunks: Mapping[str, int] | None = None,
 ) -> xr.Dataset:
     """Load assets lazily through odc-stac, one variable per asset key.
 
-    Every address is checked against the source's policy first. Items that share an asset with
+    Pixels are never interpolated: a mask then hides exactly the values it was made for. Every
+    address is checked against the source's policy first. Items that share an asset with
     several bands (``minetrace:band``) are loaded band by band and put back in order of time.
 
     Returns
@@ -153,9 +153,7 @@ def load_layers(
             bands=list(names.values()),
             geobox=geobox,
             groupby=groupby,
-            resampling=resampling if isinstance(resampling, str) else {
-                names[k]: v for k, v in resampling.items()
-            },
+            resampling="nearest",
             chunks=_dask_chunks(geobox, spatial),
         )  # fmt: skip
         parts.append(

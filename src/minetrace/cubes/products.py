@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import pystac
 import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from minetrace.catalog import Source
+from minetrace.catalog import Source, item_time
+from minetrace.catalog.search import footprint
 from minetrace.cubes.layers import (
     Encoding,
     encoding,
@@ -51,7 +52,8 @@ def landcover_node(
     """Class codes on the source's own pixels; no data is 0, whatever the product uses."""
     key = source.asset_key("landcover")
     geobox = site_grid(items, key, geometry, buffer_m=recipe.buffer_m)
-    raw = load_layers(source, items, [key], geobox, chunks=chunks)[key]
+    _refuse_rivals(items)
+    raw = load_layers(source, items, [key], geobox, groupby=_item_year, chunks=chunks)[key]
     gaps = {encoding(item, key).nodata for item in items} - {None}
     gaps |= set(map(float, legend.nodata_codes))
     codes = raw.chunk(time=-1).data.map_blocks(
@@ -66,9 +68,28 @@ def landcover_node(
         "flag_meanings": " ".join(_flag(c.name) for c in legend.classes),
         "grid_mapping": "spatial_ref",
     }
+    time = _january(raw.time.dt.year.values)
     return xr.Dataset(
-        {var.name: (var.dims, codes, attrs)}, coords={"time": raw.time, **grid_coords(geobox)}
+        {var.name: (var.dims, codes, attrs)}, coords={"time": time, **grid_coords(geobox)}
     )
+
+
+def _item_year(item: pystac.Item, parsed: object, index: int) -> int:
+    return item_time(item).year
+
+
+def _refuse_rivals(items: Sequence[pystac.Item]) -> None:
+    """Tiles of a year may differ in date; two dates of one place cannot both be its land cover."""
+    by_year: dict[int, list[pystac.Item]] = {}
+    for item in items:
+        by_year.setdefault(item_time(item).year, []).append(item)
+    for year, group in by_year.items():
+        for a, b in combinations(group, 2):
+            if item_time(a) != item_time(b) and footprint(a).intersection(footprint(b)).area > 0:
+                raise SourceError(
+                    f"items {a.id!r} and {b.id!r} both give the land cover of {year} for one "
+                    "place; keep one, or name a collection with one layer a year"
+                )
 
 
 def _class_codes(block: NDArray[np.generic], gaps: tuple[float, ...]) -> NDArray[np.uint8]:
@@ -149,10 +170,7 @@ def _clear_scenes(
     chunks: Mapping[str, int] | None,
 ) -> xr.Dataset:
     wanted = [*keys.values(), *([scl] if scl else [])]
-    raw = load_layers(
-        source, items, wanted, geobox, groupby="solar_day", chunks=chunks,
-        resampling={k: "nearest" if k == scl else "bilinear" for k in wanted},
-    )  # fmt: skip
+    raw = load_layers(source, items, wanted, geobox, groupby="solar_day", chunks=chunks)
     bands = {b: physical(raw[k].data, encoding(items[0], k)) for b, k in keys.items()}
     if scl is not None:
         clear = ~da.isin(raw[scl].data, SCL_OUT)
@@ -204,7 +222,12 @@ def lights_node(
         raw = load_layers(source, group, [key], geobox, chunks=chunks)[key]
         parts.append(raw.copy(data=physical(raw.data, encoding(group[0], key))))
     months = xr.concat(parts, "time").sortby("time")
-    years = np.unique(months.time.dt.year.values)
+    years, layers = np.unique(months.time.dt.year.values, return_counts=True)
+    if layers.max() > 12:
+        raise SourceError(
+            f"source {source.name!r} has {layers.max()} layers of lights in "
+            f"{years[layers.argmax()]}; annual means are taken over months"
+        )
     return _annual(
         [_mean_year(months.isel(time=months.time.dt.year.values == y).data) for y in years],
         years,
@@ -236,7 +259,6 @@ def _annual(
     variables: Mapping[str, Variable],
     coords: Mapping[str, xr.DataArray],
 ) -> xr.Dataset:
-    time = pd.to_datetime([f"{y}-01-01" for y in years]).values.astype("datetime64[ns]")
     made = {
         name: (
             var.dims,
@@ -245,4 +267,8 @@ def _annual(
         )
         for name, var in variables.items()
     }
-    return xr.Dataset(made, coords={"time": time, **coords})
+    return xr.Dataset(made, coords={"time": _january(years), **coords})
+
+
+def _january(years: NDArray[np.integer]) -> NDArray[np.datetime64]:
+    return np.array([f"{y}-01-01" for y in years], "datetime64[ns]")

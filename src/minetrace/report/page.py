@@ -195,11 +195,11 @@ def _headline(run: RunFolder) -> dict[str, Any]:
 
 
 def _overlapping(shapes: NDArray[Any]) -> int:
-    """Number of sites that share ground with another; less than a millionth is rounding."""
+    """Number of sites that share ground with another; less than a thousandth is a sliver."""
     a, b = shapely.STRtree(shapes).query(shapes, predicate="intersects")
     a, b = a[a != b], b[a != b]
     shared = shapely.area(shapely.intersection(shapes[a], shapes[b]))
-    return np.unique(a[shared > 1e-6 * shapely.area(shapes[a])]).size
+    return np.unique(a[shared > 1e-3 * shapely.area(shapes[a])]).size
 
 
 def _overview(run: RunFolder, maps: MapIndex) -> str | None:

@@ -2,6 +2,5 @@
 
 from minetrace.run.batch import RunResult, run_sites
 from minetrace.run.plan import Unit, plan_units
-from minetrace.run.unit import UnitResult, analyse
 
-__all__ = ["RunResult", "Unit", "UnitResult", "analyse", "plan_units", "run_sites"]
+__all__ = ["RunResult", "Unit", "plan_units", "run_sites"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,23 +14,16 @@ from typing import Any
 import dask
 import geopandas as gpd
 import pandas as pd
-import rasterio.errors
 
 from minetrace._version import __version__
-from minetrace.catalog import Source, redact
+from minetrace.catalog import Source, items_hash
 from minetrace.cubes import Sources, open_legend, open_sources
-from minetrace.errors import (
-    GridError,
-    ReadError,
-    RunError,
-    SiteError,
-    SourceError,
-    UnavailableError,
-)
+from minetrace.errors import RecipeError, RunError, SiteError
 from minetrace.panel import write_geoparquet, write_table
+from minetrace.run.attempt import attempt
 from minetrace.run.commit import Entry, Manifest, failure_frame, gather, write_unit
-from minetrace.run.plan import Unit, plan_units, single_units, unit_key
-from minetrace.run.unit import UnitResult, analyse, failure
+from minetrace.run.plan import Unit, plan_units, unit_key
+from minetrace.run.unit import failure
 from minetrace.schema import (
     FAILURES,
     SITE_PANEL,
@@ -42,13 +34,6 @@ from minetrace.schema import (
     check_table,
     load_recipe,
 )
-
-_log = logging.getLogger(__name__)
-
-# faults that may be gone at the next try
-_PASSING_FAULTS = (ReadError, UnavailableError, rasterio.errors.RasterioError)
-# faults of one place or one file; everything else is a fault of the whole run
-_LOCAL_FAULTS = (*_PASSING_FAULTS, GridError, SourceError)
 
 Progress = Callable[[int, int, str], None]
 
@@ -109,15 +94,23 @@ def run_sites(
 
     Raises
     ------
-    LegendError, RecipeError, SiteError, SourceError
+    RecipeError, SiteError, SourceError
         Faults of the whole run: nothing useful can follow. Units committed before stay.
     RunError
-        No site at all gave a result; the message quotes the first reasons.
+        No site at all gave a result, as with a legend of another product; the message quotes the
+        first reasons.
     """
     plan = load_recipe(recipe)
     if sites.empty:
         raise SiteError("there are no sites to run")
-    check_table(sites, SITES)
+    if plan.imagery is not None and not {"red", "nir"} <= set(plan.imagery.bands):
+        raise RecipeError(
+            f"recipe {plan.name!r}: imagery.bands are {plan.imagery.bands}; NDVI needs red and nir"
+        )
+    # of a part of a file's sites, the file's rejects say nothing
+    whole = len(sites) == sites.attrs.get("read")
+    rejected = sites.attrs.get("rejected", []) if whole else []
+    sites = check_table(sites, SITES)
     opened = open_sources(plan, sources)
     units = plan_units(sites)
     manifest = Manifest(Path(out))
@@ -150,23 +143,22 @@ def run_sites(
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     ordered = [entries[unit.id] for unit in units]
-    return _finish(sites, plan, manifest, ordered, reused)
+    return _finish(len(sites), rejected, plan, manifest, ordered, reused)
 
 
 def _do_unit(
     sites: gpd.GeoDataFrame, unit: Unit, key: str, recipe: Recipe,
     sources: Mapping[str, Source], manifest: Manifest,
 ) -> Entry:  # fmt: skip
-    results, failures, faults = _attempt(sites, unit, recipe, sources)
-    for result in results:
-        failures += result.failures
+    done = attempt(sites, unit, recipe, sources)
+    results = done.results
     folder = manifest.start(unit.id, key)
     write_unit(
         folder,
         panel=_joined([r.panel for r in results]),
         table=_joined([r.table for r in results]),
         transitions=_joined([r.transitions for r in results if r.transitions is not None]),
-        failures=failures,
+        failures=[*done.failures, *(f for r in results for f in r.failures)],
         change_maps=[r.change_map for r in results if r.change_map is not None],
     )
     layers: dict[str, set[int]] = {}
@@ -175,83 +167,36 @@ def _do_unit(
             layers.setdefault(name, set()).update(years)
     entry = Entry(
         unit.id, key, sites.site_id.iloc[list(unit.rows)].tolist(),
-        {n: sorted(y) for n, y in sorted(layers.items())}, sum(r.items for r in results), faults,
+        {n: sorted(y) for n, y in sorted(layers.items())},
+        sorted({i for r in results for i in r.items}), done.faults,
     )  # fmt: skip
     manifest.publish(entry)
     return entry
 
 
-def _attempt(
-    sites: gpd.GeoDataFrame, unit: Unit, recipe: Recipe, sources: Mapping[str, Source]
-) -> tuple[list[UnitResult], list[dict[str, str | None]], int]:
-    """Results, failures and the number of those that may pass.
-
-    After a local fault the sites are tried one by one, so that a fault takes only those it hits.
-    """
-    rows = sites.iloc[list(unit.rows)]
-    try:
-        return [analyse(rows, unit.window, recipe, sources=sources)], [], 0
-    except _LOCAL_FAULTS as err:
-        if len(unit.rows) == 1:
-            _log.warning("site %s failed: %s", rows.site_id.iloc[0], err)
-            failed = [_fault(str(rows.site_id.iloc[0]), unit, err, sources)]
-            return [], failed, int(isinstance(err, _PASSING_FAULTS))
-    results: list[UnitResult] = []
-    failures: list[dict[str, str | None]] = []
-    faults = 0
-    for single in single_units(sites, unit):
-        done, failed, passing = _attempt(sites, single, recipe, sources)
-        results += done
-        failures += failed
-        faults += passing
-    return results, failures, faults
-
-
-def _fault(
-    site_id: str, unit: Unit, err: Exception, sources: Mapping[str, Source]
-) -> dict[str, str | None]:
-    where = ",".join(f"{v:.5f}" for v in unit.window.bounds)
-    text = _chain(err)
-    for source in sources.values():
-        for item in source.items:
-            for name, asset in item.assets.items():
-                href = asset.get_absolute_href() or asset.href
-                # GDAL names the file it choked on; the table names item and asset
-                if href in text or Path(href).name in text:
-                    return failure(site_id, redact(text), where, item=item.id, asset=name)
-    return failure(site_id, redact(text), where)
-
-
-def _chain(err: BaseException) -> str:
-    """Messages of an error and its causes: GDAL names the file only in the innermost one."""
-    texts: list[str] = []
-    link: BaseException | None = err
-    while link is not None:
-        if str(link) not in texts:
-            texts.append(str(link))
-        link = link.__cause__ or link.__context__
-    return " ← ".join(texts)
-
-
 def _finish(
-    sites: gpd.GeoDataFrame, recipe: Recipe, manifest: Manifest, entries: list[Entry], reused: int
+    n_sites: int,
+    rejected: list[dict[str, Any]],
+    recipe: Recipe,
+    manifest: Manifest,
+    entries: list[Entry],
+    reused: int,
 ) -> RunResult:
     out = manifest.out
     folders = [manifest.unit_folder(e.unit, e.key) for e in entries]
     failures = gather(folders, "failures.parquet", geo=False)
-    rejected = [
-        failure(r.get("site_id"), str(r["reason"]), f"row {r.get('row')}")
-        for r in sites.attrs.get("rejected", ())
+    unread = [
+        failure(row.get("site_id"), str(row["reason"]), f"row {row.get('row')}") for row in rejected
     ]
     known: list[Any] = [] if failures is None else failures.astype(object).to_dict("records")
-    problems = failure_frame([*rejected, *known])
+    problems = failure_frame([*unread, *known])
     write_table(check_table(problems, FAILURES), out / "failures.parquet")
     panel = gather(folders, "panel.parquet", geo=True)
     table = gather(folders, "table.parquet", geo=True)
     moves = gather(folders, "transitions.parquet", geo=False)
-    if panel is None or table is None:
-        reasons = "; ".join(problems["reason"].dropna().unique()[:3])
-        raise RunError(f"none of {len(sites)} sites gave a result: {reasons}")
+    if panel is None or table is None or table.empty:
+        reasons = "; ".join(dict.fromkeys(str(row["reason"]) for row in known[:3]))
+        raise RunError(f"none of {n_sites} sites gave a result: {reasons}")
     write_geoparquet(check_table(panel, SITE_PANEL), out / "site_panel.parquet")
     write_geoparquet(check_table(table, SITE_TABLE), out / "site_table.parquet")
     if moves is None:
@@ -286,11 +231,12 @@ def _write_summary(out: Path, recipe: Recipe, entries: list[Entry]) -> None:
         "years": list(recipe.years),
         "layers": {n: sorted(y) for n, y in layers.items()},
         "missing": [n for n, y in layers.items() if not y],
-        "items": max(e.items for e in entries),
+        "items": len({item for e in entries for item in e.items}),
         "units": len(entries),
         "status": recipe.status.model_dump(mode="json"),
         "coverage": recipe.change.coverage,
         "min_persistence": recipe.change.min_persistence,
+        "first_disturbance_share": recipe.change.first_disturbance_share,
         "version": __version__,
     }
     path = out / "run.json"
@@ -305,20 +251,16 @@ def _joined(frames: list[Any]) -> Any:
 
 def _legend_text(recipe: Recipe) -> str:
     legend = open_legend(recipe)
-    return "" if legend is None else repr(legend)
+    return "" if legend is None else legend.fingerprint
 
 
 def _source_texts(sources: Mapping[str, Source]) -> list[str]:
     """Items of static sources; an API's are found per unit, so only its settings are known."""
-    out = []
-    for product, source in sources.items():
-        ids = "\n".join(
-            f"{i.id} {i.properties.get('updated', '')} "
-            + " ".join(a.extra_fields.get("file:checksum", "") for a in i.assets.values())
-            for i in source.items
-        )
-        out.append(f"{product} {source.config.model_dump_json()} {ids}")
-    return out
+    hashes = {id(source): items_hash(source.items) for source in sources.values()}
+    return [
+        f"{product} {source.config.model_dump_json()} {hashes[id(source)]}"
+        for product, source in sources.items()
+    ]
 
 
 def _report(progress: Progress | None, done: int, total: int, unit: str) -> None:

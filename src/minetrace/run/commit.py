@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import geopandas as gpd
@@ -20,6 +20,7 @@ import pandas as pd
 import rasterio
 import xarray as xr
 from odc.geo import CRS
+from pydantic import TypeAdapter
 
 from minetrace.errors import RunError
 from minetrace.panel import read_geoparquet, read_table, write_geoparquet, write_table
@@ -36,11 +37,15 @@ class Entry:
     key: str
     sites: list[str]
     layers: dict[str, list[int]] = field(default_factory=dict)
-    items: int = 0
+    items: list[str] = field(default_factory=list)
     faults: int = 0
     """Sites that failed for a fault of a place or file: a later run tries the unit again."""
     files: dict[str, str] = field(default_factory=dict)
     """File name in the unit's folder → SHA-256."""
+
+
+_ENTRY = TypeAdapter(Entry)
+_KEYS = {f.name for f in fields(Entry)}
 
 
 class Manifest:
@@ -50,8 +55,14 @@ class Manifest:
         self.out = out
         self.folder = out / "manifest"
         self.units = out / "units"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.units.mkdir(exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.units.mkdir(exist_ok=True)
+        except OSError as err:
+            raise RunError(
+                f"{err.filename} cannot be made: {err.strerror}; give a run a folder that you "
+                "may write to"
+            ) from err
 
     def unit_folder(self, unit: str, key: str) -> Path:
         """Where the files of a unit lie."""
@@ -62,7 +73,7 @@ class Manifest:
         path = self._path(unit, key)
         if not path.is_file():
             return None
-        entry = Entry(**json.loads(path.read_text()))
+        entry = _read_entry(path)
         folder = self.unit_folder(unit, key)
         for name, digest in entry.files.items():
             file = folder / name
@@ -110,6 +121,19 @@ class Manifest:
 
     def _path(self, unit: str, key: str) -> Path:
         return self.folder / f"{unit}-{key}.json"
+
+
+def _read_entry(path: Path) -> Entry:
+    try:
+        text = path.read_bytes()
+        entry = _ENTRY.validate_json(text, strict=True)
+        if json.loads(text).keys() != _KEYS:
+            raise ValueError(f"its keys are not {', '.join(sorted(_KEYS))}")
+    except ValueError as err:
+        raise RunError(
+            f"manifest entry {path} is damaged: {err}; delete it to have the unit done again"
+        ) from err
+    return entry
 
 
 def write_unit(

@@ -66,10 +66,11 @@ def single_units(sites: gpd.GeoDataFrame, unit: Unit) -> list[Unit]:
 
 
 def unit_key(sites: gpd.GeoDataFrame, unit: Unit, *settings: str) -> str:
-    """Key of everything a unit's numbers depend on: its sites and the given settings."""
+    """Key of everything a unit's tables depend on: its sites and the given settings."""
     digest = hashlib.sha256("\n".join(settings).encode())
-    for site_id, geometry in zip(
-        sites.site_id.iloc[list(unit.rows)], sites.geometry.iloc[list(unit.rows)], strict=True
-    ):
-        digest.update(str(site_id).encode() + b"\0" + geometry.wkb)
+    rows = sites.iloc[list(unit.rows)]
+    for row in rows[["site_id", "area_km2", "country"]].itertuples(index=False):
+        digest.update(repr(tuple(row)).encode())
+    for geometry in rows.geometry:
+        digest.update(geometry.wkb)
     return digest.hexdigest()[:16]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pystac
+import rasterio.errors
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from minetrace.catalog import Source
+from minetrace.catalog import Source, covers, item_time
 from minetrace.change import land_account, transitions
-from minetrace.cubes import crop_node, node_grid, open_cube, open_legend
+from minetrace.cubes import build_cube, crop_node, node_grid, open_legend
+from minetrace.errors import ReadError, causes
 from minetrace.grid import crop_native, site_geobox
 from minetrace.panel import site_panel, site_table
 from minetrace.schema import ImageryRecipe, Legend, Recipe
@@ -24,6 +28,13 @@ from minetrace.zones import cover, geobox_of, zonal_mean
 PARTIAL = 0.99
 """A site of which less than this share was ever observed is recorded as a gap."""
 
+# odc-geo asserts when an opened file has no CRS, as a damaged one has not
+_READ_FAULTS = (rasterio.errors.RasterioError, AssertionError)
+
+Failure = dict[str, str | None]
+Items = Mapping[str, list[pystac.Item]]
+_Lazy = TypeVar("_Lazy", xr.DataArray, xr.Dataset)
+
 
 @dataclass
 class UnitResult:
@@ -32,9 +43,9 @@ class UnitResult:
     panel: gpd.GeoDataFrame
     table: gpd.GeoDataFrame
     transitions: pd.DataFrame | None
-    failures: list[dict[str, str | None]]
+    failures: list[Failure]
     layers: dict[str, list[int]]
-    items: int
+    items: list[str]
     change_map: xr.Dataset | None = field(default=None, repr=False)
 
 
@@ -44,66 +55,99 @@ def analyse(
     recipe: Recipe,
     *,
     sources: Mapping[str, Source],
+    items: Items,
 ) -> UnitResult:
     """Panel, table, transitions and change map of the sites in one window.
 
-    This is the same chain of public functions that a user calls for one site.
+    This is the same chain of public functions that a user calls for one site. Every site is
+    taken on its own part of the window and with the layers that cover it, both as `open_cube`
+    would give them for it alone: neighbours change none of its numbers.
+
+    Raises
+    ------
+    ReadError
+        A raster of the window cannot be read.
     """
-    cube = open_cube(window, recipe, sources=dict(sources))
+    cube = build_cube("", window, recipe, sources, items)
     legend = open_legend(recipe)
-    where = ",".join(f"{v:.5f}" for v in window.bounds)
-    failures = _missing_products(cube, where)
-    composition = moves = change_map = None
+    where = window_text(window)
+    gaps = [g for name in items for g in _product_gaps(name, cube, where)]
+    frames: dict[str, pd.DataFrame | None] = {}
+    moves = change_map = None
     if "landcover" in cube.children and legend is not None:
-        codes = cube["landcover"].to_dataset()["landcover"].load()
-        composition, moves = _accounts(codes, sites, recipe, legend)
+        codes = _load(cube["landcover"].to_dataset()["landcover"])
+        frames["landcover"], moves = _accounts(codes, sites, recipe, legend, items["landcover"])
         change_map = _change_map(codes, recipe, legend)
-        failures += _empty_years(composition, "landcover", where)
-    green = lights = None
-    if "imagery" in cube.children and {"red", "nir"} <= set(cube["imagery"].data_vars):
-        index = ndvi(cube["imagery"].to_dataset()).load()
-        green = _annual_means(index, sites, recipe, recipe.imagery)
-        failures += _empty_years(green, "imagery", where)
+    if "imagery" in cube.children:
+        index = _load(ndvi(cube["imagery"].to_dataset()))
+        frames["imagery"] = _annual_means(index, sites, recipe, items["imagery"], recipe.imagery)
     if "lights" in cube.children:
-        lit = cube["lights"].to_dataset()["ntl"].load()
-        lights = _annual_means(lit, sites, recipe, None)
-        failures += _empty_years(lights, "lights", where)
-    seen = _observed_sites(sites, (composition, green, lights))
-    failures += _outside(sites, seen, where)
+        lit = _load(cube["lights"].to_dataset()["ntl"])
+        frames["lights"] = _annual_means(lit, sites, recipe, items["lights"], None)
+    seen = _observed_sites(sites, frames)
+    for name, frame in frames.items():
+        gaps += _site_gaps(name, frame, seen, where)
+    gaps += _outside(sites, seen, where)
     kept = sites[sites.site_id.isin(seen)]
-    composition, moves, green, lights = (
-        _only(t, seen) for t in (composition, moves, green, lights)
+    composition, green, lights = (
+        _only(frames.get(name), seen) for name in ("landcover", "imagery", "lights")
     )
+    moves = _only(moves, seen)
     panel = site_panel(kept, composition=composition, transitions=moves, ndvi=green, ntl=lights)
     table = site_table(
         panel, kept, composition=composition, transitions=moves,
         status=recipe.status, change=recipe.change,
     )  # fmt: skip
-    failures += _partial(table, where)
+    gaps += _partial(table, where)
     return UnitResult(
-        panel, table, moves, failures,
+        panel, table, moves, gaps,
         layers={n: c["time"].dt.year.values.tolist() for n, c in cube.children.items()},
-        items=sum(len(c.attrs["item_ids"]) for c in cube.children.values()),
+        items=sorted({i.id for found in items.values() for i in found}),
         change_map=change_map,
     )  # fmt: skip
 
 
-def _accounts(
-    codes: xr.DataArray, sites: gpd.GeoDataFrame, recipe: Recipe, legend: Legend
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Land accounts of every site, each on its own window.
+def unreadable(
+    window: BaseGeometry, recipe: Recipe, sources: Mapping[str, Source], items: Items
+) -> list[tuple[str, pystac.Item, str]]:
+    """Items of a window that cannot be read, each with its product and the reason."""
+    bad = []
+    for product, found in items.items():
+        for item in found:
+            try:
+                cube = build_cube("", window, recipe, sources, {product: [item]})
+                _load(cube[product].to_dataset())
+            except ReadError as err:
+                bad.append((product, item, str(err)))
+    return bad
 
-    A site's window is bit-equal to the grid that `open_cube` makes for it alone, so are its
-    numbers; on the shared window its areas would differ in the last digits.
-    """
+
+def _load(lazy: _Lazy) -> _Lazy:
+    try:
+        return lazy.load()
+    except _READ_FAULTS as err:
+        raise ReadError(f"a raster could not be read: {causes(err)}") from err
+
+
+def _accounts(
+    codes: xr.DataArray,
+    sites: gpd.GeoDataFrame,
+    recipe: Recipe,
+    legend: Legend,
+    items: list[pystac.Item],
+) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """Composition and transitions of every site that the items cover."""
     change = recipe.change
     parts = []
     for row in _each(sites):
-        part = crop_node(codes, _own_grid(codes, row, recipe, None))
-        zones = cover(row, geobox_of(part), coverage=change.coverage)
-        parts.append(
-            land_account(part, zones, legend=legend, min_persistence=change.min_persistence)
-        )
+        part = _own_part(codes, row, recipe, items, None)
+        if part is not None:
+            zones = cover(row, geobox_of(part), coverage=change.coverage)
+            parts.append(
+                land_account(part, zones, legend=legend, min_persistence=change.min_persistence)
+            )
+    if not parts:
+        return None, None
     return (
         pd.concat([p.composition for p in parts], ignore_index=True),
         pd.concat([p.transitions for p in parts], ignore_index=True),
@@ -111,21 +155,40 @@ def _accounts(
 
 
 def _annual_means(
-    layer: xr.DataArray, sites: gpd.GeoDataFrame, recipe: Recipe, part: ImageryRecipe | None
-) -> pd.DataFrame:
-    """Mean of every site and year, each on the site's own window."""
-    means = pd.concat(
-        [
-            zonal_mean(
-                crop_node(layer, _own_grid(layer, row, recipe, part)), row,
-                coverage=recipe.change.coverage,
-            )
-            for row in _each(sites)
-        ],
-        ignore_index=True,
-    )  # fmt: skip
-    years = pd.DatetimeIndex(means["time"]).year.astype("int64")
-    return means.assign(year=years).drop(columns="time")
+    layer: xr.DataArray,
+    sites: gpd.GeoDataFrame,
+    recipe: Recipe,
+    items: list[pystac.Item],
+    part: ImageryRecipe | None,
+) -> pd.DataFrame | None:
+    """Mean of every site that the items cover, and year."""
+    own = ((row, _own_part(layer, row, recipe, items, part)) for row in _each(sites))
+    means = [
+        zonal_mean(mine, row, coverage=recipe.change.coverage)
+        for row, mine in own
+        if mine is not None
+    ]
+    if not means:
+        return None
+    joined = pd.concat(means, ignore_index=True)
+    years = pd.DatetimeIndex(joined["time"]).year.astype("int64")
+    return joined.assign(year=years).drop(columns="time")
+
+
+def _own_part(
+    layer: xr.DataArray,
+    site: gpd.GeoDataFrame,
+    recipe: Recipe,
+    items: list[pystac.Item],
+    part: ImageryRecipe | None,
+) -> xr.DataArray | None:
+    """What `open_cube` would give for this site alone: its grid, and the years that cover it."""
+    geometry = site.geometry.iloc[0]
+    years = {item_time(item).year for item in items if covers(item, geometry)}
+    if not years:
+        return None
+    mine = crop_node(layer, _own_grid(layer, geometry, recipe, part))
+    return mine.isel(time=np.isin(mine.time.dt.year, sorted(years)))
 
 
 def _each(sites: gpd.GeoDataFrame) -> Iterator[gpd.GeoDataFrame]:
@@ -133,10 +196,9 @@ def _each(sites: gpd.GeoDataFrame) -> Iterator[gpd.GeoDataFrame]:
 
 
 def _own_grid(
-    layer: xr.DataArray, site: gpd.GeoDataFrame, recipe: Recipe, part: ImageryRecipe | None
+    layer: xr.DataArray, geometry: BaseGeometry, recipe: Recipe, part: ImageryRecipe | None
 ) -> GeoBox:
-    """Grid that `open_cube` would make for this site alone."""
-    geometry = site.geometry.iloc[0]
+    """Grid that `open_cube` would make for this geometry alone."""
     if part is None or part.crs == "native" or part.resolution is None:
         return crop_native(node_grid(layer), geometry, buffer_m=recipe.buffer_m)
     return site_geobox(geometry, crs=part.crs, resolution=part.resolution, buffer_m=recipe.buffer_m)
@@ -154,39 +216,57 @@ def _change_map(codes: xr.DataArray, recipe: Recipe, legend: Legend) -> xr.Datas
     )
 
 
-def _missing_products(cube: xr.DataTree, where: str) -> list[dict[str, str | None]]:
-    names = [n for n in str(cube.attrs["missing"]).split(",") if n]
+def _product_gaps(product: str, cube: xr.DataTree, where: str) -> list[Failure]:
+    """A product without items here, or without one in a year amid its annual layers."""
+    if product not in cube.children:
+        reason = f"no {product} item covers this window in these years"
+        return [failure(None, reason, where, asset=product)]
+    years = set(cube[product]["time"].dt.year.values.tolist())
+    annual = {y for y in years if y + 1 in years}
     return [
-        failure(None, f"no {n} item covers this window in these years", where, asset=n)
-        for n in names
+        failure(None, f"no {product} item in {year}", where, asset=product)
+        for year in range(min(years), max(years))
+        if year not in years and any(y < year for y in annual) and any(y > year for y in annual)
     ]
 
 
-def _empty_years(frame: pd.DataFrame, product: str, where: str) -> list[dict[str, str | None]]:
-    """Sites with data in some layers of a product but none in others."""
+def _site_gaps(
+    product: str, frame: pd.DataFrame | None, seen: set[str], where: str
+) -> list[Failure]:
+    """Sites that are traced, but not in every layer of a product, or by no layer of it."""
+    rows = pd.DataFrame(columns=["site_id", "year", "n_pixels"]) if frame is None else frame
     out = []
-    for site_id, rows in frame.groupby("site_id", sort=True):
-        years = sorted(rows.loc[rows["n_pixels"] <= 0, "year"])
-        if years and len(years) < len(rows):
-            text = f"no valid pixel in {', '.join(map(str, years))}"
-            out.append(failure(str(site_id), text, where, asset=product))
+    for site_id in sorted(seen):
+        mine = rows[rows["site_id"] == site_id]
+        empty = sorted(mine.loc[mine["n_pixels"] <= 0, "year"])
+        if mine.empty:
+            out.append(failure(site_id, f"no {product} item covers the site", where, asset=product))
+        elif len(empty) == len(mine):
+            reason = f"no layer of {product} has a valid pixel in the site"
+            out.append(failure(site_id, reason, where, asset=product))
+        elif empty:
+            reason = f"no valid pixel in {', '.join(map(str, empty))}"
+            out.append(failure(site_id, reason, where, asset=product))
     return out
 
 
-def _observed_sites(sites: gpd.GeoDataFrame, frames: tuple[pd.DataFrame | None, ...]) -> set[str]:
+def _observed_sites(sites: gpd.GeoDataFrame, frames: Mapping[str, pd.DataFrame | None]) -> set[str]:
     seen: set[str] = set()
-    for frame in frames:
+    for frame in frames.values():
         if frame is not None:
             seen |= set(frame.loc[frame["n_pixels"] > 0, "site_id"])
     return seen & set(sites.site_id)
 
 
-def _outside(sites: gpd.GeoDataFrame, seen: set[str], where: str) -> list[dict[str, str | None]]:
-    reason = "no layer of any product has a valid pixel inside the site: it lies outside the data"
+def _outside(sites: gpd.GeoDataFrame, seen: set[str], where: str) -> list[Failure]:
+    reason = (
+        "no layer of any product has a valid pixel in the site: it lies outside the data, or, "
+        "with coverage = 'centre', holds no pixel centre"
+    )
     return [failure(s, reason, where) for s in sites.site_id if s not in seen]
 
 
-def _partial(table: gpd.GeoDataFrame, where: str) -> list[dict[str, str | None]]:
+def _partial(table: gpd.GeoDataFrame, where: str) -> list[Failure]:
     part = table[table["observed_share"] < PARTIAL]
     return [
         failure(
@@ -200,9 +280,14 @@ def _only(frame: pd.DataFrame | None, seen: set[str]) -> pd.DataFrame | None:
     return None if frame is None else frame[frame["site_id"].isin(seen)]
 
 
+def window_text(window: BaseGeometry) -> str:
+    """Bounds of a window as the failures table gives them."""
+    return ",".join(f"{v:.5f}" for v in window.bounds)
+
+
 def failure(
     site_id: str | None, reason: str, window: str, *,
     item: str | None = None, asset: str | None = None,
-) -> dict[str, str | None]:  # fmt: skip
+) -> Failure:  # fmt: skip
     """One row of the failures table."""
     return {"site_id": site_id, "item": item, "asset": asset, "window": window, "reason": reason}

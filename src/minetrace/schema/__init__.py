@@ -20,12 +20,22 @@ from minetrace.schema.tables import (
     TRANSITION_AREAS,
     check_table,
 )
-from minetrace.schema.variables import BANDS, CHANGE, NODES, PRODUCTS, TREND, Variable, validate
+from minetrace.schema.variables import (
+    BANDS,
+    CHANGE,
+    NODES,
+    PRODUCTS,
+    TREND,
+    Variable,
+    fill_value,
+    label,
+    validate,
+)
 
 __all__ = [
     "BANDS", "CHANGE", "COVERS", "FAILURES", "GROUPS", "NODES", "PRODUCTS", "SITES",
     "SITE_PANEL", "SITE_TABLE", "STAGES", "STATUSES", "TRANSITION_AREAS", "TREND", "UNKNOWN",
     "ChangeRecipe", "ImageryRecipe", "Kind", "LandClass", "LandcoverRecipe", "Legend",
-    "LightsRecipe", "Recipe", "StatusRecipe", "Variable", "check_table", "load_legend",
-    "load_recipe", "validate",
+    "LightsRecipe", "Recipe", "StatusRecipe", "Variable", "check_table", "fill_value",
+    "label", "load_legend", "load_recipe", "validate",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ surface mines, 1985-2022). A legend maps the class codes of any product onto the
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class LandClass:
     """One class of a land-cover product."""
 
     code: int
-    """Value in the raster, 0 to 254."""
+    """Value in the raster, 0 to 254; 0 is always no data."""
     name: str
     group: str
     """One of `GROUPS`."""
@@ -93,6 +94,11 @@ class Legend:
             if entry.code == code:
                 return entry
         raise LegendError(f"legend {self.name!r} has no class {code}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the whole legend."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
     @property
     def codes(self) -> tuple[int, ...]:
@@ -182,6 +188,11 @@ def _parse_class(path: Path, row: dict[str, object]) -> LandClass:
         raise LegendError(f"{path}: class {code} has color {color!r}; write it as '#rrggbb'")
     if group not in GROUPS:
         raise LegendError(f"{path}: class {code} has group {group!r}; use one of {GROUPS}")
+    if code == 0 and group != "nodata":
+        raise LegendError(
+            f"{path}: class 0 is {group!r}, but 0 is the cube's own no-data value; "
+            "map the product's class 0 to another code"
+        )
     allowed = _COVERS_OF_GROUP.get(str(group))
     if allowed is None and cover is not None:
         raise LegendError(f"{path}: class {code} is {group!r} and can have no cover type")

@@ -38,7 +38,7 @@ class ImageryRecipe(_Section):
 
     source: str
     collection: str | None = None
-    bands: tuple[str, ...] = ("red", "nir")
+    bands: Annotated[tuple[str, ...], Field(min_length=1)] = ("red", "nir")
     mask: Literal["scl"] | None = None
     """Which quality layer removes cloud, shadow and defective pixels before compositing."""
     composite: Literal["median"] = "median"

@@ -38,6 +38,7 @@ SITES = pa.DataFrameSchema(
     },
     strict=False,
     name="sites",
+    metadata={"mend": "read sites with minetrace.read_sites"},
 )
 """Mine polygons, EPSG:4326: one row a site; the file's own columns follow."""
 
@@ -106,11 +107,15 @@ FAILURES = pa.DataFrameSchema(
 
 
 def check_table(table: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
-    """Validate a table and return it, or raise `InputError` naming the offending columns."""
+    """Validate a table and return it, or raise `InputError` naming the offending columns.
+
+    The message ends with the mend that the schema knows (``metadata["mend"]``).
+    """
     try:
         checked: pd.DataFrame = schema.validate(table, lazy=True)
     except (SchemaError, SchemaErrors) as err:
         detail = getattr(err, "failure_cases", None)
         text = detail.head(5).to_string(index=False) if isinstance(detail, pd.DataFrame) else err
-        raise InputError(f"the {schema.name} breaks its contract:\n{text}") from err
+        mend = (schema.metadata or {}).get("mend", "correct the columns named above")
+        raise InputError(f"the {schema.name} breaks its contract:\n{text}\n{mend}") from err
     return checked

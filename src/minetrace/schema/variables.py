@@ -1,8 +1,9 @@
-"""The nouns of a cube: which variables each node holds, with dtype, units and gaps."""
+"""The nouns of a cube: which variables each node holds, and what an array says of itself."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,8 +20,6 @@ class Variable:
     units: str
     long_name: str
     dims: tuple[str, ...] = ("time", "y", "x")
-    gap: str = "NaN"
-    """What stands where nothing was observed."""
 
     @property
     def attrs(self) -> dict[str, str]:
@@ -35,14 +34,14 @@ BANDS: tuple[str, ...] = ("blue", "green", "red", "nir", "swir16", "swir22")
 NODES: dict[str, dict[str, Variable]] = {
     "imagery": {
         **{b: Variable(b, "float32", "1", _BAND.format(b)) for b in BANDS},
-        "n_obs": Variable("n_obs", "uint16", "1", "clear observations in the composite", gap="0"),
+        "n_obs": Variable("n_obs", "uint16", "1", "clear observations in the composite"),
     },
     "landcover": {
-        "landcover": Variable("landcover", "uint8", "1", "land-cover class", gap="0"),
+        "landcover": Variable("landcover", "uint8", "1", "land-cover class"),
     },
     "lights": {
         "ntl": Variable("ntl", "float32", "nW cm-2 sr-1", "night-time radiance"),
-        "n_months": Variable("n_months", "uint8", "1", "months in the annual mean", gap="0"),
+        "n_months": Variable("n_months", "uint8", "1", "months in the annual mean"),
     },
 }
 """Cube nodes → variables. Every cube, store and report uses these names and no others."""
@@ -50,7 +49,7 @@ NODES: dict[str, dict[str, Variable]] = {
 PRODUCTS: tuple[str, ...] = tuple(NODES)
 
 TREND: tuple[Variable, ...] = (
-    Variable("trend", "int8", "1", "sign of the trend where significant", ("y", "x"), "0"),
+    Variable("trend", "int8", "1", "sign of the trend where significant", ("y", "x")),
     Variable("p", "float64", "1", "two-sided p-value", ("y", "x")),
     Variable("z", "float64", "1", "normalised test statistic", ("y", "x")),
     Variable("tau", "float64", "1", "Kendall's tau", ("y", "x")),
@@ -58,19 +57,78 @@ TREND: tuple[Variable, ...] = (
     Variable("var_s", "float64", "1", "variance of S, corrected for ties", ("y", "x")),
     Variable("slope", "float64", "year-1", "Sen's slope", ("y", "x")),
     Variable("intercept", "float64", "1", "Sen line at the first time step", ("y", "x")),
-    Variable("n", "int16", "1", "valid observations", ("y", "x"), "0"),
+    Variable("n", "int16", "1", "valid observations", ("y", "x")),
 )
 """Variables of `minetrace.mann_kendall`; dims are those of the input without time."""
 
 CHANGE: tuple[Variable, ...] = (
-    Variable("first_development", "int16", "year", "first year of disturbance", ("y", "x"), "0"),
-    Variable("last_development", "int16", "year", "last year of disturbance", ("y", "x"), "0"),
-    Variable("first_reclamation", "int16", "year", "first year of reclamation", ("y", "x"), "0"),
-    Variable("last_reclamation", "int16", "year", "last year of reclamation", ("y", "x"), "0"),
-    Variable("n_development", "uint8", "1", "disturbance events", ("y", "x"), "0"),
-    Variable("n_reclamation", "uint8", "1", "reclamation events", ("y", "x"), "0"),
+    Variable("first_development", "int16", "year", "first year of disturbance", ("y", "x")),
+    Variable("last_development", "int16", "year", "last year of disturbance", ("y", "x")),
+    Variable("first_reclamation", "int16", "year", "first year of reclamation", ("y", "x")),
+    Variable("last_reclamation", "int16", "year", "last year of reclamation", ("y", "x")),
+    Variable("n_development", "uint8", "1", "disturbance events", ("y", "x")),
+    Variable("n_reclamation", "uint8", "1", "reclamation events", ("y", "x")),
 )
 """Variables of `minetrace.transitions`."""
+
+
+def label(da: xr.DataArray) -> str:
+    """Say in messages which array is meant.
+
+    Examples
+    --------
+    >>> label(xr.DataArray(0, name="ndvi")), label(xr.DataArray(0))
+    ("'ndvi'", 'the array')
+    """
+    return "the array" if da.name is None else repr(da.name)
+
+
+def fill_value(da: xr.DataArray) -> float | None:
+    """Finite number of the data's type that marks gaps, from ``_FillValue`` or ``nodata``.
+
+    Raises
+    ------
+    InputError
+        An attribute that is not one number, as a number, a text or a list of one.
+
+    Examples
+    --------
+    >>> counts = xr.DataArray(np.zeros(3, "uint8"), attrs={"_FillValue": -9999, "nodata": "255"})
+    >>> fill_value(counts)
+    255
+    """
+    for key in ("_FillValue", "nodata"):
+        if da.attrs.get(key) is not None:
+            fill = _in_type(_number(da, key), da.dtype)
+            if fill is not None:
+                return fill
+    return None
+
+
+def _number(da: xr.DataArray, key: str) -> float:
+    """Attribute as a number; files hold it as a text or a list of one as well."""
+    try:
+        (value,) = np.ravel(da.attrs[key]).tolist()
+        return value if isinstance(value, int) else float(value)
+    except (TypeError, ValueError) as err:
+        raise InputError(
+            f"the attribute {key!r} of {label(da)} is {da.attrs[key]!r}; it marks gaps: give one "
+            "number, or delete it"
+        ) from err
+
+
+def _in_type(number: float, dtype: np.dtype[Any]) -> float | None:
+    """Number as data of this type hold it, or None where they cannot.
+
+    Floats are rounded, as a file's -3.4e38 means the float32 next to it.
+    """
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        whole = info.min <= number <= info.max and number == int(number)
+        return int(number) if whole else None
+    with np.errstate(over="ignore"):
+        rounded = float(dtype.type(number))
+    return rounded if np.isfinite(rounded) else None
 
 
 def validate(cube: xr.DataTree) -> xr.DataTree:

@@ -26,6 +26,11 @@ CONTRACT = ["site_id", "geometry", "area_km2", "source", "country"]
 """The columns that every site table has."""
 _COUNTRY_COLUMNS = ("country", "iso3", "ISO3_CODE")
 _POLYGONAL = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON, GeometryType.GEOMETRYCOLLECTION)
+_DRIVERS = frozenset({
+    "GPKG", "GeoJSON", "GeoJSONSeq", "ESRI Shapefile", "FlatGeobuf", "Parquet", "Arrow",
+    "OpenFileGDB", "KML", "LIBKML", "GML", "CSV", "MapInfo File", "TopoJSON", "SQLite",
+})  # fmt: skip
+"""GDAL drivers whose files hold their own geometries; a virtual one could name any file."""
 _EDGE_M = 100.0
 """A 100 m edge of a UTM grid bends by 0.2 mm in longitude and latitude at 45°."""
 _FAR = 1e9
@@ -44,7 +49,8 @@ def read_sites(
     Parameters
     ----------
     path
-        A local vector file that GDAL reads, or GeoParquet.
+        A local vector file of a plain format (GeoPackage, GeoJSON, shapefile, FlatGeobuf, file
+        geodatabase, KML, GML, ...) or GeoParquet.
     layer
         Needed when the file has several layers.
     id_column
@@ -60,12 +66,14 @@ def read_sites(
         ``country``, ``iso3`` or ``ISO3_CODE``, else null), then the file's own columns; one that
         says something else than the contract column of its name gets the suffix ``_file``.
         ``attrs["rejected"]`` lists rows left out (``site_id, row, reason``) and
-        ``attrs["repaired"]`` those changed (``site_id, row, repair``).
+        ``attrs["repaired"]`` those changed (``site_id, row, repair``); ``attrs["read"]`` counts
+        the sites, so that a table cut down later is known.
 
     Raises
     ------
     SiteError
-        No such file or layer, no CRS, no features, no usable polygon, or faulty ids.
+        No such file or layer, a virtual or foreign format, no CRS, no features, no usable polygon,
+        or faulty ids.
 
     Warns
     -----
@@ -119,7 +127,7 @@ def read_sites(
         sites, joined = _join_twins(sites)
         repaired += joined
     sites = check_table(sites.reset_index(drop=True), SITES)
-    sites.attrs = {"rejected": rejected, "repaired": repaired}
+    sites.attrs = {"read": len(sites), "rejected": rejected, "repaired": repaired}
     return sites
 
 
@@ -150,6 +158,12 @@ def _open(path: Path, layer: str | None) -> gpd.GeoDataFrame:
 def _read(path: Path, layer: str | None) -> gpd.GeoDataFrame:
     if path.suffix.lower() in (".parquet", ".geoparquet"):
         return gpd.read_parquet(path)
+    driver = pyogrio.read_info(path, layer=0)["driver"]
+    if driver not in _DRIVERS:
+        raise SiteError(
+            f"{path} is a {driver} file, which is not read; turn it into a GeoPackage "
+            "(ogr2ogr NEW.gpkg FILE)"
+        )
     # a ring that cannot be built costs its row, not the file
     return pyogrio.read_dataframe(path, layer=_layer(path, layer), on_invalid="ignore")
 
