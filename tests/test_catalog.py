@@ -261,6 +261,20 @@ def test_build_refuses_a_folder_with_other_files(stack: Path, tmp_path: Path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
 
+def test_a_build_never_deletes_its_own_rasters(stack: Path, tmp_path: Path):
+    build_catalog([stack], tmp_path / "cat")
+    own = tmp_path / "cat" / "more_2001.tif"
+    own.write_bytes(stack.read_bytes())
+    with pytest.raises(SourceError, match="which a build replaces"):
+        build_catalog([own], tmp_path / "cat", times=["2001", "2002", "2003"])
+    assert own.is_file()
+
+
+def test_what_a_linked_build_returns_can_be_opened(stack: Path, tmp_path: Path):
+    source = open_source(build_catalog([stack], tmp_path / "cat", link=True))
+    assert source.check_href(source.items[0], "landcover") == str(stack)
+
+
 def test_times_must_match_bands(stack: Path, tmp_path: Path):
     with pytest.raises(SourceError, match="2 times were given for 3 bands"):
         build_catalog([stack], tmp_path / "c", times=["2000-01-01", "2001-01-01"])

@@ -300,7 +300,7 @@ WIDE = {
     "20° at 0.05°": GeoBox.from_bbox((10, 30, 30, 50), 4326, resolution=0.05),
     "to the pole": GeoBox.from_bbox((10, 70, 110, 90), 4326, resolution=0.1),
     "the whole earth": GeoBox.from_bbox((-180, -90, 180, 90), 4326, resolution=0.25),
-    "a meridian": GeoBox((9000, 1), Affine(0.02, 0, 5, 0, -0.02, 90), 4326),
+    "a meridian": GeoBox((3600, 1), Affine(0.05, 0, 5, 0, -0.05, 90), 4326),
     "a parallel": GeoBox((1, 9000), Affine(0.04, 0, -180, 0, -0.04, 50), 4326),
 }
 

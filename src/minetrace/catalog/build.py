@@ -102,7 +102,7 @@ def build_catalog(
     Returns
     -------
     Path
-        ``out/catalog.json``.
+        ``out/catalog.json``; with ``link`` ``out/source.toml``, which allows the rasters' folders.
 
     Raises
     ------
@@ -121,6 +121,11 @@ def build_catalog(
         raise InputError("imagery has several bands: name the variable, e.g. variable='red'")
     layers = _layers([Path(f) for f in files], times)
     _check_free(out)
+    inside = [layer.path for layer in layers if layer.path.resolve().is_relative_to(out)]
+    if inside:
+        raise SourceError(
+            f"{inside[0]} lies in {out}, which a build replaces; choose another folder"
+        )
     work = _scratch(out)
     try:
         collection = _collection(product, spec, layers)
@@ -153,7 +158,7 @@ def build_catalog(
         work.replace(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return out / "catalog.json"
+    return out / (_MARKER if link else "catalog.json")
 
 
 def _check_free(out: Path) -> None:

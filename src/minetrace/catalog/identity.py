@@ -14,8 +14,9 @@ import pystac
 def items_hash(items: Iterable[pystac.Item]) -> str:
     """Hash of items: ids, times, grids, encodings, addresses and what their files are.
 
-    A local asset without ``file:checksum`` is known by its size and time of change. Links and
-    the catalogue's own place do not count: a catalogue may be moved.
+    A local asset without ``file:checksum``, or outside its catalogue where nobody keeps that up
+    to date, is known by its size and time of change. Links and the catalogue's own place do not
+    count: a catalogue may be moved.
     """
     digest = hashlib.sha256()
     for item in items:
@@ -24,7 +25,8 @@ def items_hash(items: Iterable[pystac.Item]) -> str:
         text = json.dumps(fields, sort_keys=True, default=str)
         digest.update(text.encode())
         for asset in item.assets.values():
-            if "file:checksum" not in asset.extra_fields:
+            outside = asset.href.startswith(("../../../", "/", "file:"))
+            if outside or "file:checksum" not in asset.extra_fields:
                 digest.update(_stat(asset.get_absolute_href() or asset.href).encode())
     return digest.hexdigest()[:16]
 

@@ -96,11 +96,23 @@ def check_years(years: Sequence[int]) -> tuple[int, int]:
 def find_items(
     recipe: Recipe, sources: Mapping[str, Source], geometry: BaseGeometry, span: tuple[int, int]
 ) -> dict[str, list[pystac.Item]]:
-    """Items of every product of a recipe for a place and span of years; lists may be empty."""
-    return {
+    """Items of every product of a recipe for a place and span of years.
+
+    Raises
+    ------
+    SourceError
+        No product has any; some lists may be empty.
+    """
+    found = {
         product: search(source, geometry, span, collection=getattr(recipe, product).collection)
         for product, source in sources.items()
     }
+    if not any(found.values()):
+        names = ", ".join(dict.fromkeys(source.name for source in sources.values()))
+        raise SourceError(
+            f"no product has any item: {names} has no item here in {span[0]}-{span[1]}"
+        )
+    return found
 
 
 def build_cube(
@@ -120,10 +132,7 @@ def build_cube(
             node.attrs = _provenance(product, recipe, sources[product], found)
             nodes[product] = node
     if not nodes:
-        raise SourceError(
-            f"no product has any item for this site: {', '.join(items)} of recipe "
-            f"{recipe.name!r} were searched"
-        )
+        raise SourceError("no item is left to make a cube of")
     root = xr.Dataset(
         attrs={
             "recipe": recipe.name,
