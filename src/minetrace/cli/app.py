@@ -267,7 +267,7 @@ def _dates(path: Path) -> list[str]:
         raise InputError(f"{path} is no CSV with a column 'date': {err}") from err
     if "date" not in frame:
         raise InputError(f"{path} has no column 'date'; it has {', '.join(frame.columns)}")
-    return frame["date"].tolist()
+    return [str(date) for date in frame["date"]]
 
 
 @catalog_app.command("check")

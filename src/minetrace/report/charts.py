@@ -289,20 +289,20 @@ def _draw_sen(
     alpha: float,
 ) -> None:
     """Sen line through the medians of the observations that entered the trend."""
-    slope, p = (row.get(f"{track.column}_{name}") for name in ("slope", "p"))
-    if pd.isna(row.get(f"{track.column}_trend")) or pd.isna(slope) or pd.isna(p):
+    slope, p = (float(row.get(f"{track.column}_{name}", np.nan)) for name in ("slope", "p"))
+    if pd.isna(row.get(f"{track.column}_trend")) or np.isnan(slope) or np.isnan(p):
         ax.set_title(f"no trend {span[0]}–{span[1]}", loc="right", color=MUTED, fontsize=7.5)
         return
     used = points[points["year"].between(*span) & points[track.column].notna()]
     years = used["year"].to_numpy(float)
     middle = float(used[track.column].median())
     ends = np.array([years.min(), years.max()])
-    line = (middle + float(slope) * (ends - np.median(years))) * track.scale
+    line = (middle + slope * (ends - np.median(years))) * track.scale
     ax.plot(ends, line, color=INK, lw=1.5, ls="-" if p < alpha else (0, (4, 2.5)), zorder=3)
-    rate = f"{float(slope) * track.scale:+.2g}".replace("-", "−") if slope else "0"
+    rate = f"{slope * track.scale:+.2g}".replace("-", "−") if slope else "0"
     unit = f" {track.unit}" if track.unit else ""
     ax.set_title(
-        f"Sen slope {rate}{unit} per year, p = {float(p):.2g}, n = {years.size}",
+        f"Sen slope {rate}{unit} per year, p = {p:.2g}, n = {years.size}",
         loc="right",
         fontsize=7.5,
     )

@@ -53,7 +53,7 @@ class RunResult:
     @property
     def complete(self) -> bool:
         """Whether nothing was recorded as failed or missing."""
-        return self.failures.empty
+        return len(self.failures) == 0
 
 
 def run_sites(
