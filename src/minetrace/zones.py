@@ -21,6 +21,7 @@ from minetrace.errors import GridError, InputError, SiteError
 from minetrace.grid import pixel_areas, transformer
 from minetrace.kernels.coverage import cover_centres, cover_fractions
 from minetrace.kernels.zonal import zone_means
+from minetrace.schema import label
 
 Coverage = Literal["fraction", "centre"]
 """``fraction``: the exact share of each pixel; ``centre``: pixels whose centre lies inside."""
@@ -162,7 +163,7 @@ def mean_in_zones(da: xr.DataArray, zones: Zones) -> pd.DataFrame:
     """`zonal_mean` for zones that are at hand: build them once for many layers of one grid."""
     if da.dtype.kind != "f":
         raise InputError(
-            f"{da.name!r} is {da.dtype}; a mean needs floats with NaN for gaps: use "
+            f"{label(da)} is {da.dtype}; a mean needs floats with NaN for gaps: use "
             ".where(da != nodata) first"
         )
     area_km2 = cell_km2(zones, geobox_of(da))
@@ -196,7 +197,7 @@ def geobox_of(da: xr.DataArray) -> GeoBox:
     geobox = da.odc.geobox
     if not isinstance(geobox, GeoBox) or geobox.crs is None:
         raise GridError(
-            f"{da.name!r} has no pixel grid: it needs evenly spaced y and x "
+            f"{label(da)} has no pixel grid: it needs evenly spaced y and x "
             "coordinates and a CRS (da.odc.assign_crs)"
         )
     return geobox
@@ -207,7 +208,7 @@ def space_last(da: xr.DataArray) -> NDArray[Any]:
     geobox_of(da)
     dims = ("time", *da.odc.spatial_dims)
     if set(da.dims) != set(dims):
-        raise InputError(f"{da.name!r} has dims {da.dims}; expected {dims}")
+        raise InputError(f"{label(da)} has dims {da.dims}; expected {dims}")
     return np.ascontiguousarray(da.transpose(*dims).to_numpy())
 
 

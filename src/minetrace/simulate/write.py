@@ -107,7 +107,8 @@ def write_recipe(
     path: Path, years: range, window: range, products: Mapping[str, Sequence[int]]
 ) -> None:
     """Write the recipe that analyses the simulation."""
-    parts = ['name = "demo"', f"years = [{years[0]}, {years[-1]}]"]
+    # the margin is for the maps; no number depends on it
+    parts = ['name = "demo"', f"years = [{years[0]}, {years[-1]}]", "buffer_m = 300"]
     for name in (n for n, having in products.items() if having):
         parts += ["", f"[{name}]", 'source = "catalog.json"', f'collection = "{name}"']
         parts.append(_SECTIONS[name])
