@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
+from shapely.affinity import translate
 from shapely.geometry import MultiPolygon, Point, Polygon, box
 from shapely.ops import transform
 
@@ -150,6 +151,19 @@ def test_windows_of_one_lattice_are_bit_equal_wherever_they_come_from(name):
     assert crop_native(window, SITE) == window
     for col, row in ((3600, 0), (-3600, 3600), (7, 11)):
         assert crop_native(native.translate_pix(col, row), SITE) == window
+
+
+def test_windows_of_a_crooked_lattice_are_bit_equal_too():
+    """Steps and origins with many digits, as reprojected products have: rounding shows there."""
+    step_x, step_y = 29.87712682461916, -29.87712682461914
+    native = GeoBox(
+        (4000, 4000), Affine(step_x, 0, 409829.46921261575, 0, step_y, 276306.314636201), 32622
+    )
+    for k in range(1, 40):
+        site = translate(SITE, xoff=0.003 * k, yoff=-0.002 * k)
+        window = crop_native(native, site)
+        assert crop_native(native.translate_pix(97 * k, 61 * k), site) == window
+        assert crop_native(window.translate_pix(-k, k), site) == window
 
 
 def test_a_turned_lattice_is_refused():

@@ -15,7 +15,7 @@ from rasterio.transform import from_origin
 from shapely.geometry import Point, box
 
 import minetrace as mt
-from minetrace.errors import RecipeError, RunError, SiteError
+from minetrace.errors import ReadError, RecipeError, RunError, SiteError
 from minetrace.panel import read_geoparquet, read_table
 from minetrace.run import plan_units, run_sites
 from minetrace.schema import load_recipe
@@ -282,6 +282,41 @@ def test_a_year_without_data_is_recorded(tmp_path):
     recipe = plain_world(tmp_path, years)
     result = run_sites(boxes(a=(10.002, 49.998)), recipe, tmp_path / "out")
     assert result.failures["reason"].tolist() == ["no landcover item in 2002"]
+
+
+def test_years_that_a_product_never_had_are_no_gaps(tmp_path):
+    years = {f"lc_{y}": full(61) for y in (1990, 1995, 2000, 2001, 2005, 2010)}
+    recipe = plain_world(tmp_path, years)
+    assert run_sites(boxes(a=(10.002, 49.998)), recipe, tmp_path / "out").complete
+
+
+@pytest.mark.parametrize("found", [0, 1])
+def test_a_unit_with_a_passing_fault_is_tried_again(tmp_path, monkeypatch, found):
+    """Nothing on disk changes: only the fault of the first try is gone at the second."""
+    from minetrace.run import attempt
+
+    recipe = plain_world(tmp_path, {"lc_2000": full(61), "lc_2001": full(200)})
+    sites = boxes(a=(10.002, 49.998), b=(10.004, 49.998))
+    real, tries = attempt.analyse, []
+
+    def stumbles(rows, *args, items, **options):
+        if "a" in set(rows.site_id) and len(items["landcover"]) == 2:
+            tries.append(1)
+            raise ReadError("the disk stumbled")
+        return real(rows, *args, items=items, **options)
+
+    monkeypatch.setattr(attempt, "analyse", stumbles)
+    monkeypatch.setattr(
+        attempt, "unreadable",
+        lambda *args: [("landcover", i, "stumbled") for i in args[-1]["landcover"][:found]],
+    )  # fmt: skip
+    first = run_sites(sites, recipe, tmp_path / "out")
+    assert tries
+    assert set(first.failures["site_id"]) == {"a"}
+    assert first.n_sites == 1 + found
+    monkeypatch.undo()
+    second = run_sites(sites, recipe, tmp_path / "out")
+    assert (second.n_reused, second.complete, second.n_sites) == (0, True, 2)
 
 
 def test_an_empty_layer_is_recorded_and_stays_a_gap(tmp_path):

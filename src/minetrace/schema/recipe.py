@@ -41,7 +41,6 @@ class ImageryRecipe(_Section):
     bands: Annotated[tuple[str, ...], Field(min_length=1)] = ("red", "nir")
     mask: Literal["scl"] | None = None
     """Which quality layer removes cloud, shadow and defective pixels before compositing."""
-    composite: Literal["median"] = "median"
     crs: str = "native"
     """``native`` (the source's own grid), ``utm`` (the site's zone) or an authority code."""
     resolution: Annotated[float, Field(gt=0)] | None = None
