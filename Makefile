@@ -17,8 +17,14 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-benchmark: $(VENV)/.installed
-	$(BIN)/python -m pytest benchmarks --benchmark-only -q -o addopts= -o filterwarnings=
+# An environment of its own: one of the peers is under the GPL.
+benchmark: $(VENV)-benchmark/.installed
+	$(VENV)-benchmark/bin/python -m pytest benchmarks --benchmark-only -q -o addopts= -o filterwarnings=
+
+$(VENV)-benchmark/.installed: pyproject.toml benchmarks/requirements.txt
+	$(PYTHON) -m venv $(VENV)-benchmark
+	$(VENV)-benchmark/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]" --requirement benchmarks/requirements.txt
+	touch $@
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,4 +32,4 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(VENV)-benchmark $(DEMO)

@@ -70,3 +70,20 @@ def star_polygons(draw, *, extent=20.0, max_radius=12.0, holes=True):
     if holes and draw(st.booleans()):
         polygon = polygon.difference(shapely.Point(x, y).buffer(0.2 * scale, quad_segs=3))
     return polygon
+
+
+@st.composite
+def image_stacks(draw, dtype, *, n_bands=1, max_time=9):
+    """Bands ``(time, y, x)`` of small numbers with ties, gaps and the odd extreme value."""
+    shape = draw(st.tuples(st.integers(1, max_time), st.integers(1, 3), st.integers(1, 4)))
+    if np.dtype(dtype).kind == "f":
+        values = st.one_of(numbers(), st.sampled_from(GAPS)).map(lambda v: dtype_limit(v, dtype))
+    else:
+        info = np.iinfo(dtype)
+        values = st.one_of(st.integers(0, 9), st.sampled_from([info.min, info.max]))
+    return [draw(hnp.arrays(dtype, shape, elements=values)) for _ in range(n_bands)]
+
+
+def dtype_limit(value, dtype):
+    """The number nearest to the value that the float type holds, at most 60,000 in size."""
+    return float(np.dtype(dtype).type(np.clip(value, -6e4, 6e4) if np.isfinite(value) else value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import dask
@@ -23,6 +24,7 @@ from minetrace.change import (
     bare_surface_percentage,
     class_areas,
     land_account,
+    pixels,
     transition_areas,
     transitions,
 )
@@ -132,11 +134,82 @@ def test_a_code_outside_the_legend_is_named(no_compute):
         lazy.compute()
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "int64"])
+WHOLE = ["int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"]
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
 def test_wider_codes_give_the_same(dtype):
     codes = np.minimum(random_stack().values, 120)
     narrow, wide = random_stack().copy(data=codes), random_stack().copy(data=codes.astype(dtype))
     xr.testing.assert_identical(transitions(wide), transitions(narrow))
+    site = sites_of(narrow, box(0.5, 0.5, 5, 4))
+    pd.testing.assert_frame_equal(class_areas(wide, site), class_areas(narrow, site))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "int64", "uint64"])
+def test_numbers_that_no_code_can_be_are_named(dtype):
+    info = np.iinfo(dtype)
+    strange = sorted({info.min, info.max} - {0, 127}) + ([255, 256] if info.max > 255 else [])
+    data = random_stack()
+    data = data.copy(data=np.minimum(data.values, 120).astype(dtype))
+    for layer, number in enumerate(strange):
+        data[layer, layer, 0] = number
+    site = sites_of(data, box(0, 0, 2, 2))
+    numbers = ", ".join(map(str, sorted(strange)))
+    for face in (transitions, lambda d: class_areas(d, site)):
+        with pytest.raises(LegendError, match=rf"codes \[{numbers}\]"):
+            face(data)
+    data.attrs["nodata"] = strange[-1]
+    rest = ", ".join(map(str, sorted(strange[:-1])))
+    if rest:
+        with pytest.raises(LegendError, match=rf"codes \[{rest}\]"):
+            transitions(data)
+
+
+@pytest.mark.parametrize("change", [
+    lambda d: d.astype("int16"), lambda d: d[:, ::-1], lambda d: d[:, :, ::2],
+    lambda d: d.transpose("y", "time", "x"), lambda d: d.chunk(y=60, x=80),
+    lambda d: d[:, 5], lambda d: d[:, 5, 3], lambda d: d.expand_dims(sensor=2),
+])  # fmt: skip
+def test_any_layout_in_bands_gives_the_same(change, monkeypatch):
+    monkeypatch.setattr(pixels, "_BAND_VALUES", 5000)
+    data = change(random_stack(9, 130, 95))
+    plain = xr.DataArray(np.ascontiguousarray(data.transpose("time", ...)), data.coords,
+                         data.transpose("time", ...).dims, attrs=data.attrs)  # fmt: skip
+    found = transitions(data).compute(scheduler="sync")
+    expected = transitions(plain.astype("uint8"))
+    xr.testing.assert_equal(found.transpose(*expected.n_development.dims), expected)
+    assert found.n_development.any()
+
+
+def test_codes_of_all_bands_are_named(monkeypatch):
+    monkeypatch.setattr(pixels, "_BAND_VALUES", 100)
+    data = random_stack().astype("int16")
+    data[1, 0, 0], data[1, 3, 0], data[2, 6, 5] = 77, -5, 300
+    with pytest.raises(LegendError, match=r"codes \[-5, 77, 300\]"):
+        transitions(data)
+
+
+def test_contiguous_codes_are_not_copied():
+    codes = random_stack(20, 300, 400).values
+    data = random_stack(1, 300, 400)
+    data = xr.DataArray(codes, {"time": np.arange(1990, 2010), "y": data.y, "x": data.x},
+                        ("time", "y", "x"))  # fmt: skip
+    transitions(data)
+    tracemalloc.start()
+    transitions(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # the result has 10 bytes a pixel
+    assert peak < codes.size / 20 * 10 + 300_000
+
+
+def test_more_layers_than_can_be_counted_are_refused():
+    years = np.arange(1000, 1256)
+    data = xr.DataArray(np.full((256, 2), 51, "uint8"), {"time": years}, ("time", "x"))
+    with pytest.raises(InputError, match="256 layers; at most 255"):
+        transitions(data)
+    assert not transitions(data[1:]).n_development.any()
 
 
 @pytest.mark.parametrize(("dtype", "fill"), [("uint16", 65535), ("int16", -9999), ("uint8", 255)])

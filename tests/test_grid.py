@@ -17,6 +17,7 @@ from shapely.ops import transform
 from doubles import position_image
 from minetrace.errors import GridError
 from minetrace.grid import (
+    area_spline,
     crop_native,
     crosses_antimeridian,
     pixel_areas,
@@ -295,6 +296,26 @@ def test_narrow_grids_have_areas_too(shape):
     assert areas.shape == shape
     rows, cols = np.array([0, shape[0] // 2, shape[0] - 1]), np.array([0, 0, shape[1] - 1])
     np.testing.assert_allclose(areas[rows, cols], list(local_areas(grid, rows, cols)), rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_single_pixels_of_the_spline_are_those_of_the_grid(name):
+    grid = GRIDS[name]
+    spline, areas = area_spline(grid), pixel_areas(grid)
+    for row, col in itertools.product((0, 1, 350, 699), (0, 29, 450, 899)):
+        terms = [
+            spline.factor[row, i] * spline.columns[spline.first[row] + i, col] for i in range(4)
+        ]
+        assert areas[row, col] == sum(terms)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (17, 18), (18, 1)])
+def test_small_grids_have_splines_of_the_same_form(shape):
+    grid = grid_at(20, 60, "EPSG:4326", 0.001, shape=shape)
+    columns, first, factor = area_spline(grid)
+    assert (first.shape, factor.shape) == ((shape[0],), (shape[0], 4))
+    lines = [factor[r] @ columns[first[r] : first[r] + 4] for r in range(shape[0])]
+    np.testing.assert_allclose(lines, pixel_areas(grid), rtol=1e-15)
 
 
 def test_turned_and_south_up_grids_have_positive_areas():

@@ -183,7 +183,7 @@ def test_a_window_of_the_grid_gives_the_same_shares(polygon, row, col):
 def test_a_site_larger_than_the_buffer(monkeypatch):
     sites = on([box(0.3, 0.4, 19.1, 18.2).difference(box(5.1, 5.2, 9, 9))])
     whole = cover(sites, GRID)
-    monkeypatch.setattr("minetrace.zones._WINDOW_CELLS", 50)
+    monkeypatch.setattr("minetrace.zones.coverage._WINDOW_CELLS", 50)
     banded = cover(sites, GRID)
     np.testing.assert_array_equal(dense(whole), dense(banded))
 

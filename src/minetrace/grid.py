@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -17,7 +18,7 @@ from odc.geo import CRS, Geometry
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from pyproj.exceptions import CRSError
-from scipy.interpolate import CubicSpline, RectBivariateSpline
+from scipy.interpolate import BSpline, make_interp_spline
 from shapely.geometry.base import BaseGeometry
 
 from minetrace.errors import GridError
@@ -195,6 +196,43 @@ def pixel_areas(geobox: GeoBox) -> NDArray[np.float64]:
     >>> round(float(pixel_areas(equator)[0, 0]) / 1e6)
     12308
     """
+    spline = area_spline(geobox)
+    areas = np.zeros(geobox.shape)
+    for i, factor in enumerate(spline.factor.T):
+        areas += factor[:, None] * spline.columns[spline.first + i]
+    return areas
+
+
+class AreaSpline(NamedTuple):
+    """Pixel areas of a grid in the form of a spline, m².
+
+    The area of pixel (r, c) is the sum of ``factor[r, i] * columns[first[r] + i, c]`` over i, 0
+    to 3.
+    """
+
+    columns: NDArray[np.float64]
+    """float64 ``(node, x)``."""
+    first: NDArray[np.int64]
+    """int64 ``(y,)``."""
+    factor: NDArray[np.float64]
+    """float64 ``(y, 4)``."""
+
+
+def area_spline(geobox: GeoBox) -> AreaSpline:
+    """`pixel_areas` in a form that gives single pixels without the whole grid.
+
+    Raises
+    ------
+    GridError
+        As `pixel_areas`.
+
+    Examples
+    --------
+    >>> grid = GeoBox.from_bbox((0, 0, 30000, 60000), "EPSG:32622", shape=(2000, 1000))
+    >>> spline = area_spline(grid)
+    >>> spline.columns.shape, spline.factor.shape
+    ((17, 1000), (2000, 4))
+    """
     if geobox.crs is None:
         raise GridError("the grid has no CRS, so its pixels have no area")
     ny, nx = geobox.shape
@@ -202,17 +240,18 @@ def pixel_areas(geobox: GeoBox) -> NDArray[np.float64]:
     degrees = 1.0 if geobox.crs.geographic else 1 / 111_320
     rows = _lattice(ny, math.hypot(t.b, t.e) * degrees)
     cols = _lattice(nx, math.hypot(t.a, t.d) * degrees)
-    known = _quad_areas(geobox, rows, cols)
-    if rows.size == ny and cols.size == nx:
-        return known
-    if nx == 1 or ny == 1:
-        at, n = (rows, ny) if nx == 1 else (cols, nx)
-        fine = CubicSpline(at, known.ravel())(np.arange(n))
-        return np.asarray(fine.reshape(ny, nx), np.float64)
-    spline = RectBivariateSpline(
-        rows, cols, known, kx=min(3, rows.size - 1), ky=min(3, cols.size - 1)
-    )
-    return np.asarray(spline(np.arange(ny), np.arange(nx)), np.float64)
+    nodes = _quad_areas(geobox, rows, cols)
+    if rows.size == ny:
+        first, factor = np.arange(ny), np.eye(1, 4).repeat(ny, axis=0)
+        nodes = np.pad(nodes, ((0, 3), (0, 0)))
+    else:
+        spline = make_interp_spline(rows, nodes)
+        basis = BSpline.design_matrix(np.arange(ny, dtype=np.float64), spline.t, spline.k)
+        first = basis.indices.reshape(ny, 4)[:, 0].astype(np.int64)
+        nodes, factor = spline.c, basis.data.reshape(ny, 4)
+    if cols.size < nx:
+        nodes = make_interp_spline(cols, nodes, axis=1)(np.arange(nx))
+    return AreaSpline(np.ascontiguousarray(nodes), first, factor)
 
 
 @lru_cache(maxsize=64)

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from minetrace.change.codes import Codes, as_codes, checked_legend, describe, layer_years
-from minetrace.kernels.transitions import codes_present, zone_composition, zone_transitions
+from minetrace.kernels.transitions import zone_composition, zone_transitions
 from minetrace.schema import COVERS, Kind, Legend, fill_value, load_legend
 from minetrace.zones import Coverage, Zones, cell_km2, cover, geobox_of, space_last
 
@@ -169,7 +169,7 @@ def class_areas(
     """
     zones = cover(sites, geobox_of(landcover), coverage=coverage)
     layers = _read(landcover, zones, legend)
-    found = np.flatnonzero(codes_present(layers.codes.values))
+    found = layers.codes.present
     bins = np.zeros(256, np.uint8)
     bins[found] = np.arange(found.size)
     sums = _zone_sums(layers, bins, found.size, zones)
@@ -242,19 +242,16 @@ def _read(
     classes = checked_legend(legend, landcover, min_persistence)
     years = layer_years(landcover)
     km2 = cell_km2(zones, geobox_of(landcover))
-    values = space_last(landcover)
-    return _Layers(
-        years, as_codes(values, classes, fill_value(landcover), describe(landcover)), km2
-    )
+    codes = as_codes(space_last(landcover), classes, fill_value(landcover), describe(landcover))
+    return _Layers(years, codes, km2)
 
 
 def _zone_sums(
     layers: _Layers, bins: NDArray[np.uint8], n_bins: int, zones: Zones
 ) -> NDArray[np.float64]:
     """km² and pixel shares ``(site, time, bin, 2)``."""
-    weights = np.stack([layers.km2, zones.weight])
     sums: NDArray[np.float64] = zone_composition(
-        layers.codes.values, bins, n_bins, zones.offsets, zones.rows, zones.cols, weights
+        layers.codes.values, bins, n_bins, zones.runs, layers.km2, zones.weight
     )
     return sums
 
@@ -267,9 +264,8 @@ def _total_km2(layers: _Layers, zones: Zones) -> NDArray[np.float64]:
     """Area of every site's cells, added in the order in which the kernel adds the classes."""
     everything = np.zeros(256, np.uint8)
     total: NDArray[np.float64] = zone_composition(
-        layers.codes.values[:1], everything, 1, zones.offsets, zones.rows, zones.cols,
-        layers.km2[None],
-    )[:, 0, 0, 0]  # fmt: skip
+        layers.codes.values[:1], everything, 1, zones.runs, layers.km2, layers.km2
+    )[:, 0, 0, 0]
     return total
 
 
@@ -295,9 +291,7 @@ def _flow_table(
     layers: _Layers, zones: Zones, sums: NDArray[np.float64], min_persistence: int
 ) -> pd.DataFrame:
     codes, years = layers.codes, layers.years
-    flows = zone_transitions(
-        codes.values, codes.lut, min_persistence, zones.offsets, zones.rows, zones.cols, layers.km2
-    )
+    flows = zone_transitions(codes.values, codes.lut, min_persistence, zones.runs, layers.km2)
     keys = {"site_id": zones.site_ids, "year": years[1:], "cover": COVERS}
     table = _table(keys, {name: flows[:, 1:, :, k] for k, name in enumerate(_FLOWS)})
     intervals = _intervals(years, sums[..., Kind.CROPLAND :, 0])

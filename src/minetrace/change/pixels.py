@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from minetrace.change.codes import as_codes, checked_legend, describe, layer_years
-from minetrace.kernels.transitions import change_years
-from minetrace.schema import CHANGE, Legend, fill_value
+from minetrace.change.codes import (
+    checked_legend,
+    code_kinds,
+    describe,
+    flat_layers,
+    layer_years,
+    narrow,
+    refuse,
+)
+from minetrace.kernels.transitions import add_pixels, empty_account
+from minetrace.schema import CHANGE, UNKNOWN, Kind, Legend, fill_value
 from minetrace.trends import as_dataset
+
+_BAND_VALUES = 2**20
 
 
 def transitions(
@@ -66,23 +78,33 @@ def transitions(
     (2000, 2002)
     """
     classes = checked_legend(legend, landcover, min_persistence)
-    results = xr.apply_ufunc(
-        _change_block,
-        landcover,
-        kwargs={
-            "years": layer_years(landcover).astype(np.int16),
-            "legend": classes,
-            "fill": fill_value(landcover),
-            "where": describe(landcover),
-            "min_persistence": min_persistence,
-        },
-        input_core_dims=[["time"]],
-        output_core_dims=[[]] * len(CHANGE),
-        dask="parallelized",
-        output_dtypes=[v.dtype for v in CHANGE],
-        keep_attrs=True,
-    )
-    return as_dataset(results, CHANGE)
+    layers = landcover.transpose("time", ...)
+    options: dict[str, Any] = {
+        "years": layer_years(landcover).astype(np.int16),
+        "legend": classes,
+        "fill": fill_value(landcover),
+        "where": describe(landcover),
+        "min_persistence": min_persistence,
+    }
+    arrays: Sequence[Any]
+    if layers.chunks is None:
+        arrays = _change_block(layers.to_numpy(), **options)
+    else:
+        # not apply_ufunc: dask copies every block twice to bring a core dimension to its place
+        stack = layers.data.map_blocks(
+            _change_stack,
+            chunks=((len(CHANGE),), *layers.data.chunks[1:]),
+            dtype=np.int16,
+            meta=np.empty((0,) * layers.ndim, np.int16),
+            **options,
+        )
+        arrays = [stack[i].astype(v.dtype) for i, v in enumerate(CHANGE)]
+    plane = layers.isel(time=0, drop=True)
+    return as_dataset((plane.copy(data=a) for a in arrays), CHANGE)
+
+
+def _change_stack(values: NDArray[Any], **options: Any) -> NDArray[np.int16]:
+    return np.stack(_change_block(values, **options), dtype=np.int16)
 
 
 def _change_block(
@@ -94,9 +116,28 @@ def _change_block(
     where: str,
     min_persistence: int,
 ) -> tuple[NDArray[Any], ...]:
-    """Variables of `CHANGE` of a block ``(..., time)``."""
-    shape = values.shape[:-1]
-    series = np.ascontiguousarray(np.moveaxis(values, -1, 0).reshape(years.size, -1))
-    codes = as_codes(series, legend, fill, where)
-    when, count = change_years(codes.values, codes.lut, years, min_persistence)
-    return tuple(a.reshape(shape) for a in (*when, *count))
+    """Variables of `CHANGE` of a block ``(time, ...)``."""
+    shape = values.shape[1:]
+    rows = values.reshape(years.size, *(shape or (1,)))
+    lut = code_kinds(legend, fill)
+    kinds = lut.copy()
+    kinds[lut == UNKNOWN] = Kind.NODATA  # refused below, once all such codes are known
+    account = empty_account(years.size, math.prod(shape))
+    strange = [np.empty(0, values.dtype)]
+    for band in _bands(rows):
+        codes, outside = narrow(rows[:, band], fill)
+        first = band.start * math.prod(rows.shape[2:])
+        add_pixels(account, first, flat_layers(codes), kinds, years, min_persistence)
+        strange.append(outside)
+    refuse(account.present, np.concatenate(strange), legend, lut, where)
+    return tuple(a.reshape(shape) for a in (*account.years, *account.counts))
+
+
+def _bands(rows: NDArray[Any]) -> Iterator[slice]:
+    """Parts of the second axis; one for all where the kernel can read the codes as they are."""
+    n_time, n_row = rows.shape[:2]
+    step = max(1, n_row)
+    if rows.dtype != np.uint8 or not rows.flags.c_contiguous:
+        # what has to be copied first is copied in parts
+        step = max(1, _BAND_VALUES // max(1, n_time * math.prod(rows.shape[2:])))
+    return (slice(start, start + step) for start in range(0, n_row, step))

@@ -25,6 +25,7 @@ from minetrace.cubes.layers import (
 )
 from minetrace.errors import ReadError, SourceError
 from minetrace.kernels.composite import median_composite
+from minetrace.kernels.stacks import gaps
 from minetrace.schema import (
     NODES,
     ImageryRecipe,
@@ -193,11 +194,10 @@ def _median_year(scenes: xr.Dataset) -> dict[str, da.Array]:
 
 def _median_block(stack: NDArray[np.float32]) -> NDArray[np.float32]:
     """(band, time, y, x) → (band + 1, y, x): medians over clear views, then their number."""
-    clear = ~np.isnan(stack).any(axis=0)
+    hidden = gaps(stack)
     out = np.empty((stack.shape[0] + 1, *stack.shape[2:]), np.float32)
     for i, band in enumerate(stack):
-        out[i], _ = median_composite(np.where(clear, band, np.float32(np.nan)))
-    out[-1] = clear.sum(axis=0)
+        out[i], out[-1] = median_composite(band, hidden=hidden)
     return out
 
 

@@ -5,6 +5,9 @@ Shells and holes must wind opposite ways. Every edge adds its signed share to th
 and to all cells on its right; a running sum along the row then leaves each cell with the area
 inside. Two polygons that share an edge add the same numbers with opposite signs, so a partition
 of a polygon adds up to it.
+
+What covers a cell to less than 1e-10, or all of it but as little, is taken for rounding: the cell
+is left out, or is whole. Of two polygons that share an edge both happen in the same cell.
 """
 
 from __future__ import annotations
@@ -12,7 +15,123 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from minetrace.kernels.grow import room
 from minetrace.kernels.jit import jit
+
+_SLIVER = 1e-10
+
+
+@jit
+def cover_runs(
+    xy: NDArray[np.float64],
+    rings: NDArray[np.int64],
+    zones: NDArray[np.int64],
+    n_rows: int,
+    n_cols: int,
+    centres: bool,
+    max_cells: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Cells of every zone as runs, whole cells apart from partial ones.
+
+    Parameters
+    ----------
+    xy, rings
+        As for `cover_fractions`.
+    zones
+        int64: zone i has the rings ``zones[i]`` to ``zones[i + 1] - 1``. A zone with a vertex
+        that is not finite gets no cells.
+    n_rows, n_cols
+        Shape of the grid.
+    centres
+        Cover cells by their centre, as `cover_centres`.
+    max_cells
+        Largest dense buffer; a zone beyond it is covered by bands of rows.
+
+    Returns
+    -------
+    offsets
+        int64 ``(zone + 1,)``: runs of each zone.
+    runs
+        int64 ``(run, 4)``: row, first column, column after the last, and the place of the first
+        cell's share in ``partial``, -1 where all cells are whole.
+    partial
+        float64: shares of the partial cells, above 0 and below 1.
+    """
+    offsets = np.zeros(zones.size, np.int64)
+    runs = np.empty((256, 4), np.int64)
+    partial = np.empty((1024, 1))
+    n_run, n_partial = 0, 0
+    for zone in range(zones.size - 1):
+        ring = rings[zones[zone] : zones[zone + 1] + 1]
+        top, left, bottom, right = _window(xy[ring[0] : ring[-1]], n_rows, n_cols)
+        band = max(1, max_cells // max(1, right - left))
+        for row in range(top, bottom, band):
+            height = min(band, bottom - row)
+            if centres:
+                share = cover_centres(xy, ring, row, left, height, right - left)
+            else:
+                share = cover_fractions(xy, ring, row, left, height, right - left)
+            for r in range(height):
+                runs = room(runs, n_run + right - left)
+                partial = room(partial, n_partial + right - left)
+                n_run, n_partial = _split_row(
+                    share[r], row + r, left, runs, n_run, partial, n_partial
+                )
+        offsets[zone + 1] = n_run
+    return offsets, runs[:n_run], partial[:n_partial, 0]
+
+
+@jit
+def _window(xy: NDArray[np.float64], n_rows: int, n_cols: int) -> tuple[int, int, int, int]:
+    """Rows and columns that a zone touches; none if it misses the grid or is not finite."""
+    left, top, right, bottom = np.inf, np.inf, -np.inf, -np.inf
+    for i in range(xy.shape[0]):
+        u, v = xy[i, 0], xy[i, 1]
+        if not (np.isfinite(u) and np.isfinite(v)):
+            return 0, 0, 0, 0
+        left, right = min(left, u), max(right, u)
+        top, bottom = min(top, v), max(bottom, v)
+    if not (left < n_cols and right > 0.0 and top < n_rows and bottom > 0.0):
+        return 0, 0, 0, 0
+    return (
+        int(np.floor(max(top, 0.0))),
+        int(np.floor(max(left, 0.0))),
+        int(np.ceil(min(bottom, float(n_rows)))),
+        int(np.ceil(min(right, float(n_cols)))),
+    )
+
+
+@jit
+def _split_row(
+    share: NDArray[np.float64],
+    row: int,
+    left: int,
+    runs: NDArray[np.int64],
+    n_run: int,
+    partial: NDArray[np.float64],
+    n_partial: int,
+) -> tuple[int, int]:
+    """Append the runs of one row, which begins at column ``left``; return how many there are."""
+    column = 0
+    while column < share.size:
+        if share[column] <= _SLIVER:
+            column += 1
+            continue
+        start = column
+        if share[column] >= 1.0 - _SLIVER:
+            while column < share.size and share[column] >= 1.0 - _SLIVER:
+                column += 1
+            runs[n_run, 3] = -1
+        else:
+            runs[n_run, 3] = n_partial
+            while column < share.size and _SLIVER < share[column] < 1.0 - _SLIVER:
+                partial[n_partial, 0] = share[column]
+                n_partial += 1
+                column += 1
+        runs[n_run, 0] = row
+        runs[n_run, 1], runs[n_run, 2] = left + start, left + column
+        n_run += 1
+    return n_run, n_partial
 
 
 @jit

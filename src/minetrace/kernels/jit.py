@@ -8,3 +8,7 @@ import numba
 # No parallel=True: inside dask's threads it aborts the process (numba#9288); dask is the threads.
 # error_model="numpy": without the division checks of Python, loops over quotients vectorise.
 jit = numba.njit(nogil=True, cache=False, error_model="numpy")
+
+# reassoc: sums may be taken in another order, so that they vectorise: 8 times faster than in order.
+# No other freedom is given; NaN and infinity keep their meaning.
+jit_sum = numba.njit(nogil=True, cache=False, error_model="numpy", fastmath={"reassoc"})

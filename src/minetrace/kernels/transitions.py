@@ -6,78 +6,57 @@ A lookup table turns class codes into kinds: 0 no data, 1-5 the vegetated cover 
 too. Where a mine run follows a vegetated run, the pixel is disturbed at the first layer of the
 mine run, and the cover lost is that of the vegetated run's last layer. Reclamation is the
 reverse, and the cover gained is that of the vegetated run's first layer.
+
+Pixels are followed eight at a time, the codes of eight neighbours read as one word: a word that
+is the same in all layers is left out, and one that is the same as in the layer before is not
+looked up again. Blocks of words then go through the rule together, layer by layer.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minetrace.kernels.follow import BLOCK, KINDS, VEGETATED, WORDS, find_changed, follow
 from minetrace.kernels.jit import jit
+from minetrace.kernels.runs import Runs
 
-NODATA, VEGETATED, MINE = 0, 5, 6
-"""Kinds: no data, the last vegetated one, mine. Whatever is above is neither."""
-
-
-@jit
-def codes_present(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which of the 256 class codes occur."""
-    present = np.zeros(256, np.bool_)
-    for code in codes.flat:
-        present[code] = True
-    return present
+_PIECE = 64
 
 
-@jit
-def _find_events(
-    codes: NDArray[np.uint8],
-    lut: NDArray[np.uint8],
-    min_persistence: int,
-    events: NDArray[np.int8],
-) -> None:
-    """Mark each layer of one pixel: +cover lost, -cover regained, or 0."""
-    before = -1  # state of the last confirmed run
-    state = -1  # state, length, first layer and first kind of the run at hand
-    length = 0
-    start = 0
-    first = 0
-    cover = 0  # kind of the last layer of the last confirmed run
-    for layer in range(codes.size):
-        events[layer] = 0
-        kind: Any = np.int64(lut[codes[layer]])
-        if kind == NODATA:
-            continue
-        now = VEGETATED if kind <= VEGETATED else kind
-        if now != state:
-            state, length, start, first = now, 0, layer, kind
-        length += 1
-        if length == min_persistence:
-            if before == VEGETATED and state == MINE:
-                events[start] = cover
-            elif before == MINE and state == VEGETATED:
-                events[start] = -first
-            before = state
-        if length >= min_persistence:
-            cover = kind
+class PixelAccount(NamedTuple):
+    """Land-cover changes of every pixel, and their counts by layer."""
+
+    years: NDArray[np.int16]
+    """int16 ``(4, pixel)``: first and last disturbance, first and last reclamation; 0 for none."""
+    counts: NDArray[np.uint8]
+    """uint8 ``(2, pixel)``: disturbances, reclamations."""
+    pairs: NDArray[np.int64]
+    """int64 ``(time, 8, 8)``: pixels by kind in the layer before (row) and in this one (column),
+    no data included; before the first layer stands itself. Sums over rows are the composition."""
+    events: NDArray[np.int64]
+    """int64 ``(time, 5, 4)``: events by layer and cover: disturbed, reclaimed, and both again with
+    only the first of each pixel."""
+    present: NDArray[np.bool_]
+    """bool ``(256,)``: class codes that occur, besides 0, which is no data in any legend."""
 
 
-@jit
 def change_years(
     codes: NDArray[np.uint8],
     lut: NDArray[np.uint8],
     years: NDArray[np.int16],
     min_persistence: int,
-) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """First and last year of disturbance and reclamation of every pixel, and how often.
+) -> PixelAccount:
+    """Years of disturbance and reclamation of every pixel, and all changes counted by layer.
 
     Parameters
     ----------
     codes
-        uint8 ``(time, pixel)`` class codes.
+        uint8 ``(time, pixel)`` class codes, contiguous; at most 255 layers.
     lut
-        uint8 ``(256,)`` class code → kind.
+        uint8 ``(256,)`` class code → kind, 0 to 7; code 0 is no data.
     years
         int16 ``(time,)``.
     min_persistence
@@ -85,24 +64,103 @@ def change_years(
 
     Returns
     -------
-    years, counts
-        int16 ``(4, pixel)``: first and last disturbance, first and last reclamation, 0 for none;
-        uint8 ``(2, pixel)``: disturbances, reclamations.
+    PixelAccount
+
+    Examples
+    --------
+    >>> codes = np.array([[2, 2], [6, 2], [6, 6]], np.uint8)
+    >>> kinds = np.arange(256, dtype=np.uint8) % 8
+    >>> account = change_years(codes, kinds, np.array([1995, 2000, 2001], np.int16), 1)
+    >>> account.years[0].tolist(), account.pairs[1, 2, [2, 6]].tolist()
+    ([2000, 2001], [1, 1])
+    """
+    account = empty_account(*codes.shape)
+    add_pixels(account, 0, codes, lut, years, min_persistence)
+    return account
+
+
+def empty_account(n_time: int, n_pixel: int) -> PixelAccount:
+    """Account in which no pixel has been entered."""
+    return PixelAccount(
+        np.zeros((4, n_pixel), np.int16),
+        np.zeros((2, n_pixel), np.uint8),
+        np.zeros((n_time, KINDS, KINDS), np.int64),
+        np.zeros((n_time, VEGETATED, 4), np.int64),
+        np.zeros(256, np.bool_),
+    )
+
+
+def add_pixels(
+    account: PixelAccount,
+    start: int,
+    codes: NDArray[np.uint8],
+    lut: NDArray[np.uint8],
+    years: NDArray[np.int16],
+    min_persistence: int,
+) -> None:
+    """Enter the pixels of ``codes`` in an account, from its pixel ``start`` on.
+
+    Parameters as for `change_years`: a large array needs not be converted at once.
+    """
+    # kernels are compiled once more for arrays that can be written to
+    fixed = codes.view()
+    fixed.flags.writeable = False
+    pairs, events, looked_up, first = _change_pixels(
+        fixed, lut, years, min_persistence, start, account.years, account.counts
+    )
+    # axes are summed here: numba takes 3 s to compile that
+    first = first.sum(axis=0)
+    composition = np.zeros(KINDS, np.int64)
+    np.add.at(composition, lut[first > 0], first[first > 0])
+    account.pairs[...] += _with_the_still(pairs.sum(axis=1), composition)
+    account.events[...] += events.astype(np.int64)
+    account.present[1:] |= (looked_up | (first > 0))[1:]
+
+
+def _with_the_still(moved: NDArray[np.int64], composition: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Complete pairs ``(time, 8, 8)`` that lack pixels whose kind stayed the same.
+
+    ``composition`` counts the kinds of the first layer; what a kind does not lose stays.
+    """
+    pairs = moved.copy()
+    pairs[:1] = 0
+    gain = pairs.sum(axis=1) - pairs.sum(axis=2)
+    before = composition + np.cumsum(gain, axis=0) - gain
+    kind = np.arange(KINDS)
+    pairs[:, kind, kind] += before - pairs.sum(axis=2)
+    return pairs
+
+
+@jit
+def _change_pixels(
+    codes: NDArray[np.uint8],
+    lut: NDArray[np.uint8],
+    years: NDArray[np.int16],
+    min_persistence: int,
+    place: int,
+    when: NDArray[np.int16],
+    count: NDArray[np.uint8],
+) -> tuple[Any, ...]:
+    """Fill ``when`` and ``count`` from ``place`` on; return the rest of a `PixelAccount`.
+
+    That is pairs of the words that changed only, events, codes of these words, and how often each
+    code is in the first layer. Both counts come in four parts, to be added up.
     """
     n_time, n_pixel = codes.shape
-    when = np.zeros((4, n_pixel), np.int16)
-    count = np.zeros((2, n_pixel), np.uint8)
-    events = np.empty(n_time, np.int8)
-    for pixel in range(n_pixel):
-        _find_events(codes[:, pixel], lut, min_persistence, events)
-        for layer in range(n_time):
-            if events[layer] != 0:
-                way = 0 if events[layer] > 0 else 1
-                if count[way, pixel] == 0:
-                    when[2 * way, pixel] = years[layer]
-                when[2 * way + 1, pixel] = years[layer]
-                count[way, pixel] += 1
-    return when, count
+    pairs = np.zeros((n_time, 4, KINDS, KINDS), np.int64)
+    events = np.zeros((n_time, VEGETATED, 4))
+    looked_up = np.zeros(256, np.bool_)
+    first = np.zeros((4, 256), np.int64)
+    where = np.empty(WORDS + 1, np.int64)
+    area = np.ones(BLOCK)
+    for layer in codes[:1]:
+        for i in range(n_pixel):
+            first[i & 3, layer[i]] += 1
+    for start in range(0, n_pixel, BLOCK):
+        at = where[: find_changed(codes, start, where)]
+        follow(codes, at, lut, min_persistence, at + place, area, years, pairs, looked_up, when,
+                count, events)  # fmt: skip
+    return pairs, events, looked_up, first
 
 
 @jit
@@ -110,9 +168,7 @@ def zone_transitions(
     codes: NDArray[np.uint8],
     lut: NDArray[np.uint8],
     min_persistence: int,
-    offsets: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    cols: NDArray[np.int32],
+    runs: Runs,
     area: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Area disturbed and reclaimed in every zone, by layer and cover type.
@@ -120,13 +176,13 @@ def zone_transitions(
     Parameters
     ----------
     codes
-        uint8 ``(time, y, x)`` class codes.
+        uint8 ``(time, y, x)`` class codes, contiguous; at most 255 layers.
     lut
-        uint8 ``(256,)`` class code → kind.
+        uint8 ``(256,)`` class code → kind, 0 to 7; code 0 is no data.
     min_persistence
         Layers that a state must last.
-    offsets, rows, cols
-        The cells of zone i are ``rows[offsets[i]:offsets[i + 1]]`` and so on.
+    runs
+        Cells of the zones.
     area
         Area of each cell inside its zone.
 
@@ -134,29 +190,54 @@ def zone_transitions(
     -------
     ndarray
         float64 ``(zone, time, 5, 4)``: disturbed, reclaimed, and both again with only the first
-        event of each pixel. Cells are added in the order given.
+        event of each pixel. Nothing outside a zone enters its numbers.
     """
-    n_time = codes.shape[0]
-    table = np.zeros((offsets.size - 1, n_time, VEGETATED, 4))
-    events = np.empty(n_time, np.int8)
-    for zone in range(offsets.size - 1):
-        for cell in range(offsets[zone], offsets[zone + 1]):
-            _find_events(codes[:, rows[cell], cols[cell]], lut, min_persistence, events)
-            first_lost = True
-            first_regained = True
-            for layer in range(n_time):
-                cover = events[layer]
-                if cover > 0:
-                    table[zone, layer, cover - 1, 0] += area[cell]
-                    if first_lost:
-                        table[zone, layer, cover - 1, 2] += area[cell]
-                    first_lost = False
-                elif cover < 0:
-                    table[zone, layer, -cover - 1, 1] += area[cell]
-                    if first_regained:
-                        table[zone, layer, -cover - 1, 3] += area[cell]
-                    first_regained = False
+    n_time, n_y, n_x = codes.shape
+    table = np.zeros((runs.offsets.size - 1, n_time, VEGETATED, 4))
+    flat = codes.reshape(n_time, n_y * n_x)
+    where, target = np.empty(WORDS, np.int64), np.arange(0, BLOCK, 8)
+    weight = np.empty(BLOCK)
+    # what the pixels' account has besides; zones need none of it
+    years, when = np.zeros(n_time, np.int16), np.empty((4, BLOCK), np.int16)
+    pairs = np.zeros((n_time, 4, KINDS, KINDS), np.int64)
+    looked_up = np.zeros(256, np.bool_)
+    for zone in range(runs.offsets.size - 1):
+        run, column = runs.offsets[zone], 0
+        while run < runs.offsets[zone + 1]:
+            run, column, n = _next_words(runs, zone, run, column, n_x, area, where, weight)
+            count = np.zeros((2, BLOCK), np.uint8)
+            follow(flat, where[:n], lut, min_persistence, target, weight, years, pairs, looked_up,
+                    when, count, table[zone])  # fmt: skip
     return table
+
+
+@jit
+def _next_words(
+    runs: Runs,
+    zone: int,
+    run: int,
+    column: int,
+    n_x: int,
+    area: NDArray[np.float64],
+    where: NDArray[np.int64],
+    weight: NDArray[np.float64],
+) -> tuple[int, int, int]:
+    """List words of a zone from a column of a run on; return where the next block begins, and n.
+
+    ``weight`` gets the area of every pixel, 0 for those of a word beyond the end of its run.
+    """
+    n = 0
+    while run < runs.offsets[zone + 1] and n < WORDS:
+        where[n] = np.int64(runs.row[run]) * n_x + runs.start[run] + column
+        left = runs.stop[run] - runs.start[run] - column
+        cell = runs.cell[run] + column
+        for b in range(8):
+            weight[8 * n + b] = area[cell + b] if b < left else 0.0
+        n += 1
+        column += 8
+        if left <= 8:
+            run, column = run + 1, 0
+    return run, column, n
 
 
 @jit
@@ -164,12 +245,11 @@ def zone_composition(
     codes: NDArray[np.uint8],
     lut: NDArray[np.uint8],
     n_bins: int,
-    offsets: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    cols: NDArray[np.int32],
-    weights: NDArray[np.float64],
+    runs: Runs,
+    area: NDArray[np.float64],
+    share: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Sum of weights in every zone and layer, by the bin that ``lut`` gives each code.
+    """Area and pixels in every zone and layer, by the bin that ``lut`` gives each code.
 
     Parameters
     ----------
@@ -179,23 +259,52 @@ def zone_composition(
         uint8 ``(256,)`` class code → bin below ``n_bins``.
     n_bins
         Number of bins.
-    offsets, rows, cols
-        Cells of the zones, as for `zone_transitions`.
-    weights
-        float64 ``(k, cell)``: k weights of each cell, such as its area and its pixel share.
+    runs
+        Cells of the zones.
+    area, share
+        float64 ``(cell,)``: area of each cell inside its zone, and share of it.
 
     Returns
     -------
     ndarray
-        float64 ``(zone, time, n_bins, k)``.
+        float64 ``(zone, time, n_bins, 2)``: sums of areas and of shares. Every layer is
+        added up on its own, in the order of the cells: layers of one composition give the same
+        sums to the last digit.
     """
     n_time = codes.shape[0]
-    n_weights = weights.shape[0]
-    table = np.zeros((offsets.size - 1, n_time, n_bins, n_weights))
-    for zone in range(offsets.size - 1):
-        for layer in range(n_time):
-            for cell in range(offsets[zone], offsets[zone + 1]):
-                column = lut[codes[layer, rows[cell], cols[cell]]]
-                for k in range(n_weights):
-                    table[zone, layer, column, k] += weights[k, cell]
+    table = np.zeros((runs.offsets.size - 1, n_time, n_bins, 2))
+    bins = np.empty((n_time, _PIECE), np.uint8)
+    for zone in range(runs.offsets.size - 1):
+        out = table[zone]
+        for run in range(runs.offsets[zone], runs.offsets[zone + 1]):
+            for start in range(runs.start[run], runs.stop[run], _PIECE):
+                stop = min(start + _PIECE, runs.stop[run])
+                for t in range(n_time):
+                    line = codes[t, runs.row[run], start:stop]
+                    for i in range(line.size):
+                        bins[t, i] = lut[line[i]]
+                cell = runs.cell[run] + start - runs.start[run]
+                # layers inside, so that no addition waits for the one before: 2 times faster
+                for i in range(stop - start):
+                    for t in range(n_time):
+                        out[t, bins[t, i], 0] += area[cell + i]
+                        out[t, bins[t, i], 1] += share[cell + i]
     return table
+
+
+@jit
+def codes_present(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of the 256 class codes occur in ``codes`` ``(time, pixel)``, contiguous."""
+    present = np.zeros(256, np.bool_)
+    where = np.empty(WORDS + 1, np.int64)
+    n_pixel = codes.shape[1]
+    for layer in codes[:1]:
+        for i in range(n_pixel):
+            present[layer[i]] = True
+    for start in range(0, n_pixel, BLOCK):
+        at = where[: find_changed(codes, start, where)]
+        for layer in codes[1:]:
+            for i in at:
+                for code in layer[i : i + 8]:
+                    present[code] = True
+    return present

@@ -1,0 +1,51 @@
+"""Timing of calls that take turns, so that other work on the machine hits all of them alike."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+
+import numpy as np
+
+
+def seconds(repeats, **calls):
+    """Least time of each call."""
+    least = dict.fromkeys(calls, float("inf"))
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = perf_counter()
+            call()
+            least[name] = min(least[name], perf_counter() - start)
+    return least
+
+
+def in_two_threads(call, values, axis=-1):
+    """Call with each half of the values, contiguous, on two threads."""
+    halves = [np.ascontiguousarray(half) for half in np.array_split(values, 2, axis=axis)]
+
+    def run():
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(call, halves))
+
+    return run
+
+
+_PEAK = """
+import resource
+{setup}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+{call}
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def peak_bytes(setup, call):
+    """Growth of the peak memory of a fresh process by ``call``, after ``setup``, both source code.
+
+    The set-up compiles, and must touch all of its input.
+    """
+    code = _PEAK.format(setup=setup, call=call)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return int(done.stdout)
