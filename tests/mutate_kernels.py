@@ -26,15 +26,18 @@ KERNELS = ROOT / "src" / "minetrace" / "kernels"
 TESTS = {
     "median": ("monotone", "seasonal"),
     "medoid": ("composite",),
-    "monotone": ("monotone", "trends"),
-    "network": ("composite",),
+    "monotone": ("monotone", "slopes"),
+    "follow": ("transitions",),
+    "grow": ("transitions", "zones"),
+    "network": ("slopes",),
     "normal": ("serial",),
     "runs": ("zones",),
-    "slopes": ("monotone", "seasonal"),
+    "slopes": ("slopes",),
     "stacks": ("composite",),
+    "strips": ("zonal",),
     "transitions": ("transitions", "change"),
     "coverage": ("zones",),
-    "zonal": ("zones",),
+    "zonal": ("zonal",),
 }
 """Kernel → stems of the test files that prove it; ``test_<kernel>.py`` where none are listed."""
 

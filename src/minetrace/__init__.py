@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         transition_areas,
         transitions,
     )
+    from minetrace.composites import composite
     from minetrace.cubes import open_cube
     from minetrace.panel import site_panel, site_table
     from minetrace.run import run_sites
@@ -38,14 +39,17 @@ if TYPE_CHECKING:
         ndwi,
         sens_slope,
     )
+    from minetrace.zones import zonal_shares, zonal_statistics
 
 _HOME = {
     "read_sites": "sites", "merge_sites": "sites",
     "open_source": "catalog", "build_catalog": "catalog",
+    "composite": "composites",
     "open_cube": "cubes",
     "save_cube": "store", "load_cube": "store",
     "mann_kendall": "trends", "sens_slope": "trends",
     "ndvi": "trends", "ndwi": "trends", "nbr": "trends", "bare_soil_index": "trends",
+    "zonal_statistics": "zones", "zonal_shares": "zones",
     "transitions": "change", "transition_areas": "change",
     "bare_surface_percentage": "change", "class_areas": "change",
     "classify_status": "status",
@@ -57,9 +61,10 @@ _MODULES = ("errors", "report", "schema")
 
 __all__ = [
     "__version__", "bare_soil_index", "bare_surface_percentage", "build_catalog", "class_areas",
-    "classify_status", "errors", "load_cube", "mann_kendall", "merge_sites", "nbr", "ndvi", "ndwi",
-    "open_cube", "open_source", "read_sites", "report", "run_sites", "save_cube", "schema",
-    "sens_slope", "simulate_mines", "site_panel", "site_table", "transition_areas", "transitions",
+    "classify_status", "composite", "errors", "load_cube", "mann_kendall", "merge_sites", "nbr",
+    "ndvi", "ndwi", "open_cube", "open_source", "read_sites", "report", "run_sites", "save_cube",
+    "schema", "sens_slope", "simulate_mines", "site_panel", "site_table", "transition_areas",
+    "transitions", "zonal_shares", "zonal_statistics",
 ]  # fmt: skip
 
 
