@@ -84,8 +84,7 @@ def test_tenth_percentile(benchmark):
 
     np.testing.assert_allclose(ours()[0], np.nanpercentile(values, 10, axis=0), rtol=1e-6)
     times = seconds(
-        5,
-        repeats=3,
+        3,
         one_thread=ours,
         two_threads=in_two_threads(ours, values, axis=-2),
         numpy_nanpercentile=lambda: np.nanpercentile(values, 10, axis=0),
@@ -108,8 +107,7 @@ def test_medoid_of_six_bands(benchmark):
     bands = np.random.default_rng(0).random((6, 40, 128, 128), np.float32)
     np.testing.assert_array_equal(medoid_composite(bands)[1], medoid_by_numpy(bands))
     times = seconds(
-        5,
-        repeats=3,
+        3,
         one_thread=lambda: medoid_composite(bands),
         two_threads=in_two_threads(medoid_composite, bands, axis=-2),
         numpy=lambda: medoid_by_numpy(bands),
