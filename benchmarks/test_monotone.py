@@ -99,7 +99,7 @@ def test_mann_kendall(benchmark, kind, n_time):
 
 @pytest.mark.parametrize("block", [256, 128, 32])
 def test_through_dask(benchmark, block):
-    da = cube("noise", 38)
+    da = cube("noise", 38, side=512)
     flat, years = da.values.reshape(38, -1), 1985.0 + np.arange(38)
     lazy = mann_kendall(da.chunk(y=block, x=block))
 
