@@ -11,7 +11,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from turns import seconds
+from turns import PEAK, seconds
 
 from minetrace.change import transitions
 from minetrace.kernels.runs import Runs
@@ -197,8 +197,10 @@ def test_zones(benchmark):
     benchmark.extra_info["times_faster_than_numpy"] = times["numpy"] / times["one_thread"]
 
 
-MEMORY = """
-import resource, sys
+MEMORY = (
+    PEAK
+    + """
+import sys
 import geopandas as gpd, numpy as np
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
@@ -212,9 +214,6 @@ def land(side, dtype):
                             shape=(side, side))
     return wrap_xr(codes, grid, time=[f"{y}" for y in range(1985, 2023)])
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
 def sites(codes):
     box = codes.odc.geobox
     return gpd.GeoDataFrame({"site_id": ["a"]}, geometry=[box.extent.geom], crs=box.crs)
@@ -226,6 +225,7 @@ before = peak()
 face(codes)
 print((peak() - before) / codes.nbytes)
 """
+)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64"])
