@@ -28,7 +28,8 @@ TESTS = {
     "medoid": ("composite",),
     "monotone": ("monotone", "slopes"),
     "follow": ("transitions",),
-    "grow": ("transitions", "zones"),
+    "lines": ("slopes",),
+    "mosaic": ("scenes",),
     "network": ("slopes",),
     "normal": ("serial",),
     "runs": ("zones",),
@@ -42,8 +43,20 @@ TESTS = {
 """Kernel → stems of the test files that prove it; ``test_<kernel>.py`` where none are listed."""
 
 _WIDTH = "(1, _BUFFER // max(1, (len(stacks) - first) * n_time))"
+_STEERING = "other lines are laid; what lies below each is counted all the same"
+_SHARE = "(max(share, np.float32(0.03)), np.float32(0.97))"
+_ROOMS = "max(_ROOM, 1 << (years.size ** 2 // 256).bit_length())"
+_UPPER = "found[1] * scale < line[1] - dates.sure"
 HARMLESS = {
     f"composite._composite_of_chosen: max{_WIDTH} -> min{_WIDTH}": "strips of 1 pixel: slower",
+    "lines.first_lines: up >= 0 -> up > 0": "a count more: slower",
+    f"lines.close_in: min{_SHARE} -> max{_SHARE}": _STEERING,
+    "lines.close_in: max(passed, density[lane] / 4) -> min(passed, density[lane] / 4)": _STEERING,
+    f"slopes.of: {_ROOMS} -> {_ROOMS.replace('max', 'min')}": "less room: slower",
+    f"slopes.slopes_of_rank: {_UPPER} -> {_UPPER.replace('<', '<=')}": "guard of the last digit",
+    "slopes.slopes_of_rank: places[1] < count -> places[1] <= count": "the guard above refuses inf",
+    "serial.variance_factor: min(LANES, n_pixel) -> max(LANES, n_pixel)": "wider buffers",
+    "strips.next_strip: n_span > 0 -> n_span >= 0": "compares with a place that no strip fills",
     "median.select: max(a, b) -> min(a, b)": "another pivot: slower",
     "median.select: stop - start > 1 -> stop - start >= 1": "one more turn, which ends the search",
 }

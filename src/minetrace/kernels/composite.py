@@ -86,9 +86,11 @@ def percentile_composite(
     made, n_obs = np.empty(math.prod(shape), dtype), np.empty(math.prod(shape), np.uint16)
     pairs = comparators(values.shape[0])
     for at, (flat, hide) in pieces([values], hidden):
+        width = max(min(flat.shape[1], _STRIP_BYTES // flat.itemsize), 1)
         _percentiles(
             flat, hide, nodata(flat, packing), _largest_number(flat.dtype), percentile / 100,
-            float(packing.scale), float(packing.offset), pairs, made[at], n_obs[at],
+            float(packing.scale), float(packing.offset), pairs,
+            np.empty((flat.shape[0], width), flat.dtype), made[at], n_obs[at],
         )  # fmt: skip
     return made.reshape(shape), n_obs.reshape(shape)
 
@@ -186,12 +188,16 @@ def _composite_of_chosen(
                 gap[:] = hide[:, start:stop]
             for stack, code in zip(flat, codes, strict=True):
                 hide_gaps(stack, start, stop - start, nodata(stack, code), gap, 0)
-            x = np.empty((len(stacks) - first, *gap.shape))
-            for stack, code, rows in zip(flat[first:], codes[first:], x, strict=True):
-                unpack(stack, start, gap, float(code.scale), float(code.offset), rows)
+            some = slice(start, stop)
+            x = np.stack(
+                [
+                    unpack(stack[:, some], gap, code.scale, code.offset)
+                    for stack, code in zip(flat[first:], codes[first:], strict=True)
+                ]
+            )
             (largest if index_last else medoids)(x, chosen[out], n_obs[out])
             for stack, code, row in zip(flat, codes, made, strict=False):
-                take(stack, start, chosen[out], float(code.scale), float(code.offset), row[out])
+                row[out] = take(stack[:, some], chosen[out], code.scale, code.offset)
     return made.reshape(len(made), *shape), chosen.reshape(shape), n_obs.reshape(shape)
 
 
@@ -209,14 +215,13 @@ def _percentiles(
     scale: float,
     offset: float,
     pairs: NDArray[np.int32],
+    rows: NDArray[Any],
     out: NDArray[Any],
     n_obs: NDArray[np.uint16],
 ) -> None:
     """Percentiles of all columns, a strip of them at a time."""
-    n_time, n_pixel = values.shape
-    width = min(n_pixel, _STRIP_BYTES // values.itemsize)
-    rows = np.full((n_time, width), filler, values.dtype)
-    for start in range(0, n_pixel, max(width, 1)):
+    width = rows.shape[1]
+    for start in range(0, n_obs.size, width):
         count = n_obs[start : start + width]
         _gather(values, start, hidden, nodata, filler, rows, count)
         sort_columns(rows, pairs)

@@ -15,13 +15,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.grow import room
 from minetrace.kernels.jit import jit
 
 _SLIVER = 1e-10
+_RUNS = 2**12
+"""Runs that there is room for at first."""
 
 
-@jit
 def cover_runs(
     xy: NDArray[np.float64],
     rings: NDArray[np.int64],
@@ -35,15 +35,19 @@ def cover_runs(
 
     Parameters
     ----------
-    xy, rings
-        As for `cover_fractions`.
+    xy
+        float64 ``(vertex, 2)`` column and row of the closed rings.
+    rings
+        int64: ring i has the vertices ``xy[rings[i]:rings[i + 1]]``.
     zones
         int64: zone i has the rings ``zones[i]`` to ``zones[i + 1] - 1``. A zone with a vertex
         that is not finite gets no cells.
     n_rows, n_cols
         Shape of the grid.
     centres
-        Cover cells by their centre, as `cover_centres`.
+        Give a cell whose centre lies inside a zone to it as a whole, others not at all. A centre
+        on a left or upper edge is inside, on a right or lower edge outside, so that of two
+        polygons that touch exactly one has it.
     max_cells
         Largest dense buffer; a zone beyond it is covered by bands of rows.
 
@@ -58,47 +62,95 @@ def cover_runs(
         float64: shares of the partial cells, above 0 and below 1.
     """
     offsets = np.zeros(zones.size, np.int64)
-    runs = np.empty((256, 4), np.int64)
-    partial = np.empty((1024, 1))
-    n_run, n_partial = 0, 0
-    for zone in range(zones.size - 1):
-        ring = rings[zones[zone] : zones[zone + 1] + 1]
-        top, left, bottom, right = _window(xy[ring[0] : ring[-1]], n_rows, n_cols)
-        band = max(1, max_cells // max(1, right - left))
-        for row in range(top, bottom, band):
-            height = min(band, bottom - row)
-            if centres:
-                share = cover_centres(xy, ring, row, left, height, right - left)
-            else:
-                share = cover_fractions(xy, ring, row, left, height, right - left)
-            for r in range(height):
-                runs = room(runs, n_run + right - left)
-                partial = room(partial, n_partial + right - left)
-                n_run, n_partial = _split_row(
-                    share[r], row + r, left, runs, n_run, partial, n_partial
-                )
-        offsets[zone + 1] = n_run
-    return offsets, runs[:n_run], partial[:n_partial, 0]
+    runs, partial = np.empty((_RUNS, 4), np.int64), np.empty(4 * _RUNS)
+    # a band of a zone's window has at most so many cells, with one more column
+    steps = np.empty(min(2 * max_cells, n_rows * (n_cols + 1)) + n_cols + 1)
+    windows = _windows(xy, rings, zones, n_rows, n_cols)
+    place = (0, 0, 0, 0)
+    while True:
+        zone, row, n_run, n_partial = _cover_zones(
+            xy, rings, zones, windows, centres, max_cells, place, steps, offsets, runs, partial,
+        )  # fmt: skip
+        if zone == zones.size - 1:
+            return offsets, runs[:n_run], partial[:n_partial]
+        place = (zone, row, n_run, n_partial)
+        runs = np.concatenate([runs, np.empty_like(runs)])
+        partial = np.concatenate([partial, np.empty_like(partial)])
 
 
 @jit
-def _window(xy: NDArray[np.float64], n_rows: int, n_cols: int) -> tuple[int, int, int, int]:
-    """Rows and columns that a zone touches; none if it misses the grid or is not finite."""
-    left, top, right, bottom = np.inf, np.inf, -np.inf, -np.inf
-    for i in range(xy.shape[0]):
-        u, v = xy[i, 0], xy[i, 1]
-        if not (np.isfinite(u) and np.isfinite(v)):
-            return 0, 0, 0, 0
-        left, right = min(left, u), max(right, u)
-        top, bottom = min(top, v), max(bottom, v)
-    if not (left < n_cols and right > 0.0 and top < n_rows and bottom > 0.0):
-        return 0, 0, 0, 0
-    return (
-        int(np.floor(max(top, 0.0))),
-        int(np.floor(max(left, 0.0))),
-        int(np.ceil(min(bottom, float(n_rows)))),
-        int(np.ceil(min(right, float(n_cols)))),
-    )
+def _cover_zones(
+    xy: NDArray[np.float64],
+    rings: NDArray[np.int64],
+    zones: NDArray[np.int64],
+    windows: NDArray[np.int64],
+    centres: bool,
+    max_cells: int,
+    place: tuple[int, int, int, int],
+    steps: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    runs: NDArray[np.int64],
+    partial: NDArray[np.float64],
+) -> tuple[int, int, int, int]:
+    """Fill the tables from a place on, as far as they have room.
+
+    A place is a zone, the rows of its window that are done, the runs and the partial cells. Bands
+    are never cut: their first row decides how coordinates are rounded.
+    """
+    zone, done, n_run, n_partial = place
+    while zone < zones.size - 1:
+        ring = rings[zones[zone] : zones[zone + 1] + 1]
+        top, left = windows[zone, 0], windows[zone, 1]
+        bottom, right = windows[zone, 2], windows[zone, 3]
+        width = right - left
+        band = max(1, max_cells // max(1, width))
+        while top + done < bottom:
+            height = min(band, bottom - top - done)
+            share = steps[: height * (width + 1)].reshape(height, width + 1)
+            _cover(xy, ring, top + done, left, centres, share)
+            new_run, new_partial = n_run, n_partial
+            for r in range(height):
+                if new_run + width > runs.shape[0] or new_partial + width > partial.size:
+                    return zone, done, n_run, n_partial
+                new_run, new_partial = _split_row(
+                    share[r, :width], top + done + r, left, runs, new_run, partial, new_partial
+                )
+            done, n_run, n_partial = done + height, new_run, new_partial
+        zone, done = zone + 1, 0
+        offsets[zone] = n_run
+    return zone, done, n_run, n_partial
+
+
+def _windows(
+    xy: NDArray[np.float64],
+    rings: NDArray[np.int64],
+    zones: NDArray[np.int64],
+    n_rows: int,
+    n_cols: int,
+) -> NDArray[np.int64]:
+    """Rows and columns ``(zone, 4)`` that zones touch: top, left, bottom, right.
+
+    All 0 for a zone that misses the grid, is not finite or has no rings.
+    """
+    windows = np.zeros((zones.size - 1, 4), np.int64)
+    begin, end = rings[zones[:-1]], rings[zones[1:]]
+    some = np.flatnonzero(end > begin)
+    if not some.size:
+        return windows
+    # zones lie one behind the other, so each ends where the next begins
+    left, top = np.minimum.reduceat(xy[: end[-1]], begin[some]).T
+    right, bottom = np.maximum.reduceat(xy[: end[-1]], begin[some]).T
+    with np.errstate(invalid="ignore"):
+        inside = (left < n_cols) & (right > 0) & (top < n_rows) & (bottom > 0)
+        inside &= np.isfinite(left + right + top + bottom)
+    found = [
+        np.floor(np.maximum(top, 0.0)),
+        np.floor(np.maximum(left, 0.0)),
+        np.ceil(np.minimum(bottom, float(n_rows))),
+        np.ceil(np.minimum(right, float(n_cols))),
+    ]
+    windows[some[inside]] = np.stack(found, axis=1)[inside]
+    return windows
 
 
 @jit
@@ -125,7 +177,7 @@ def _split_row(
         else:
             runs[n_run, 3] = n_partial
             while column < share.size and _SLIVER < share[column] < 1.0 - _SLIVER:
-                partial[n_partial, 0] = share[column]
+                partial[n_partial] = share[column]
                 n_partial += 1
                 column += 1
         runs[n_run, 0] = row
@@ -135,70 +187,35 @@ def _split_row(
 
 
 @jit
-def cover_fractions(
+def _cover(
     xy: NDArray[np.float64],
     rings: NDArray[np.int64],
     row0: int,
     col0: int,
-    n_rows: int,
-    n_cols: int,
-) -> NDArray[np.float64]:
-    """Area of the polygon inside every cell of a window.
+    centres: bool,
+    steps: NDArray[np.float64],
+) -> None:
+    """Fill all columns of ``steps`` but the last with the shares of a window's cells.
 
-    Parameters
-    ----------
-    xy
-        float64 ``(vertex, 2)`` column and row of the closed rings.
-    rings
-        int64: ring i has the vertices ``xy[rings[i]:rings[i + 1]]``.
-    row0, col0, n_rows, n_cols
-        The window; parts of the polygon outside it are cut off.
-
-    Returns
-    -------
-    ndarray
-        float64 ``(n_rows, n_cols)``, 0 to 1.
+    The last column takes what falls off the right edge. Parts of the polygon outside the window
+    are cut off.
     """
-    # the last column takes what falls off the right edge
-    steps = np.zeros((n_rows, n_cols + 1))
+    for r in range(steps.shape[0]):
+        for c in range(steps.shape[1]):
+            steps[r, c] = 0.0
     for ring in range(rings.size - 1):
         for i in range(rings[ring], rings[ring + 1] - 1):
-            u0, v0 = xy[i, 0] - col0, xy[i, 1] - row0
-            u1, v1 = xy[i + 1, 0] - col0, xy[i + 1, 1] - row0
             # downwards always, so that an edge gives the same numbers from both of its sides
-            if v0 < v1:
-                _add_edge(steps, u0, v0, u1, v1, 1.0)
-            elif v1 < v0:
-                _add_edge(steps, u1, v1, u0, v0, -1.0)
+            down = xy[i, 1] < xy[i + 1, 1]
+            upper, lower = (i, i + 1) if down else (i + 1, i)
+            u0, v0 = xy[upper, 0] - col0, xy[upper, 1] - row0
+            u1, v1 = xy[lower, 0] - col0, xy[lower, 1] - row0
+            sign = 1.0 if down else -1.0
+            if v0 < v1 and centres:
+                _add_crossings(steps, u0, v0, u1, v1, sign)
+            elif v0 < v1:
+                _add_edge(steps, u0, v0, u1, v1, sign)
     _sum_rows(steps)
-    return steps[:, :n_cols]
-
-
-@jit
-def cover_centres(
-    xy: NDArray[np.float64],
-    rings: NDArray[np.int64],
-    row0: int,
-    col0: int,
-    n_rows: int,
-    n_cols: int,
-) -> NDArray[np.float64]:
-    """Cells of a window whose centre lies inside the polygon: 1, others 0.
-
-    A centre on a left or upper edge is inside, on a right or lower edge outside, so that of two
-    polygons that touch exactly one has it. Parameters as for `cover_fractions`.
-    """
-    steps = np.zeros((n_rows, n_cols + 1))
-    for ring in range(rings.size - 1):
-        for i in range(rings[ring], rings[ring + 1] - 1):
-            u0, v0 = xy[i, 0] - col0, xy[i, 1] - row0
-            u1, v1 = xy[i + 1, 0] - col0, xy[i + 1, 1] - row0
-            if v0 < v1:
-                _add_crossings(steps, u0, v0, u1, v1, 1.0)
-            elif v1 < v0:
-                _add_crossings(steps, u1, v1, u0, v0, -1.0)
-    _sum_rows(steps)
-    return steps[:, :n_cols]
 
 
 @jit

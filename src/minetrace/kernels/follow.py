@@ -5,12 +5,12 @@ See `minetrace.kernels.transitions` for the rule.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.jit import jit
+from minetrace.kernels.jit import EIGHT, jit
 
 NODATA, VEGETATED, MINE, KINDS = 0, 5, 6, 8
 """Kinds: no data, the last vegetated one, mine, and how many there are. 7 is neither."""
@@ -24,15 +24,41 @@ BLOCK = 4096
 WORDS = BLOCK // 8
 
 
+class Buffers(NamedTuple):
+    """What a block needs while it goes through the layers."""
+
+    words: NDArray[np.uint64]
+    """uint64 ``(WORDS,)``: the codes of the words, eight pixels each."""
+    pixels: NDArray[np.uint8]
+    """The same memory, as uint8 ``(BLOCK,)``."""
+    state: NDArray[np.uint8]
+    """uint8 ``(6 * BLOCK,)``, see `_advance`."""
+    events: NDArray[np.uint64]
+    """Words of the last block of ``state``."""
+    busy: NDArray[np.int64]
+    """int64 ``(BLOCK + 1,)``: pixels with an event."""
+    where: NDArray[np.int64]
+    """int64 ``(WORDS + 1,)``: first pixel of each word."""
+
+
+def buffers() -> Buffers:
+    """Buffers of one block."""
+    words, state = np.empty(WORDS, np.uint64), np.empty(6 * BLOCK, np.uint8)
+    return Buffers(
+        words, words.view(np.uint8), state, state.view(np.uint64)[5 * WORDS :],
+        np.empty(BLOCK + 1, np.int64), np.empty(WORDS + 1, np.int64),
+    )  # fmt: skip
+
+
 @jit
-def find_changed(codes: NDArray[np.uint8], start: int, where: NDArray[np.int64]) -> int:
+def find_changed(codes: NDArray[np.uint8], start: int, buffer: Buffers) -> int:
     """List the words of a block that are not the same in all layers; return how many."""
-    differs = np.zeros(BLOCK, np.uint8)
+    words, differs, where = buffer.words, buffer.pixels, buffer.where
+    words[:] = 0
     for t in range(1, codes.shape[0]):
         layer, first = codes[t, start : start + BLOCK], codes[0, start : start + BLOCK]
         for i in range(layer.size):
             differs[i] |= layer[i] ^ first[i]
-    words = differs.view(np.uint64)
     found = 0
     for w in range(WORDS):
         where[found] = start + 8 * w
@@ -46,6 +72,7 @@ def follow(
     where: NDArray[np.int64],
     lut: NDArray[np.uint8],
     min_persistence: int,
+    buffer: Buffers,
     target: NDArray[np.int64],
     area: NDArray[np.float64],
     years: NDArray[np.int16],
@@ -60,16 +87,15 @@ def follow(
     ``where`` has the first pixel of every word, ``target`` its place in ``when`` and ``count``,
     and ``area`` what each of its pixels adds to ``events``.
     """
-    n = 8 * where.size
-    raw = np.zeros(where.size, np.uint64)
-    state = np.zeros(6 * BLOCK, np.uint8)
-    busy = np.empty(BLOCK + 1, np.int64)
+    n, state = 8 * where.size, buffer.state
+    buffer.words[:] = 0
+    state[:] = 0
     # a run as long as the series has none before it to change from
     lasting = np.uint8(min(min_persistence, MAX_LAYERS))
     for t in range(codes.shape[0]):
-        _look_up(codes[t], where, lut, raw, state, pairs[t], looked_up)
+        _look_up(codes[t], where, lut, buffer.words, state, pairs[t], looked_up)
         _advance(state, np.uint8(t), lasting, n)
-        _record(state, n, target, area, years, busy, when, count, events)
+        _record(buffer, n, target, area, years, when, count, events)
 
 
 @jit
@@ -85,7 +111,7 @@ def _look_up(
     """Bring the kinds of the words up to this layer, and count the pairs of those that changed."""
     for w in range(where.size):
         at, left = where[w], layer.size - where[w]
-        word = _read_word(layer, at, 8) if left >= 8 else _read_word(layer, at, left)
+        word = _read_word(layer, at, EIGHT) if left >= EIGHT else _read_word(layer, at, left)
         if word == raw[w]:
             continue
         raw[w] = word
@@ -145,18 +171,17 @@ def _advance(state: NDArray[np.uint8], layer: int, lasting: int, n: int) -> None
 
 @jit
 def _record(
-    state: NDArray[np.uint8],
+    buffer: Buffers,
     n: int,
     target: NDArray[np.int64],
     area: NDArray[np.float64],
     years: NDArray[np.int16],
-    busy: NDArray[np.int64],
     when: NDArray[np.int16],
     count: NDArray[np.uint8],
     events: NDArray[np.float64],
 ) -> None:
     """Enter the events of one layer in the results."""
-    words = state[5 * BLOCK :].view(np.uint64)
+    words, state, busy = buffer.events, buffer.state, buffer.busy
     found = 0
     for w in range(n // 8):
         if words[w] != 0:

@@ -6,13 +6,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from minetrace.kernels.jit import jit
+from minetrace.kernels.jit import ONE, ZERO, jit
 
 
 @jit
 def select(values: NDArray[Any], n: int, k: int) -> Any:
     """Reorder ``values[:n]`` so that its k-th smallest stands at ``k``, none larger before it."""
-    start, stop, step = 0, n, 1
+    start, stop, step = ZERO, n, 1
     while stop - start > 1:
         # the middle of three scattered values: at fixed places (ends and middle) the pairwise
         # slopes of smooth curves make a cubic of 140 steps 12 times slower
@@ -22,12 +22,12 @@ def select(values: NDArray[Any], n: int, k: int) -> Any:
         b = values[start + step // 8 % size]
         c = values[start + step // 64 % size]
         pivot = max(min(a, b), min(max(a, b), c))
-        below = _partition(values, start, stop, pivot, 0)
+        below = _partition(values, start, stop, pivot, ZERO)
         if k < below:
             stop = below
             continue
         # the pivot's equals end the search or leave it: ties are many in series of classes
-        start = _partition(values, below, stop, pivot, 1)
+        start = _partition(values, below, stop, pivot, ONE)
         if k < start:
             break
     return values[k]

@@ -14,38 +14,25 @@ from minetrace.kernels.jit import jit
 _LANES = 64
 
 
-@jit
 def unpack(
-    values: NDArray[Any],
-    start: int,
-    hidden: NDArray[np.bool_],
-    scale: float,
-    offset: float,
-    out: NDArray[np.float64],
-) -> None:
-    """Physical values of columns from ``start``, NaN where hidden."""
-    n_time, width = out.shape
-    for t in range(n_time):
-        source, hide, row = values[t, start : start + width], hidden[t], out[t]
-        for p in range(width):
-            row[p] = np.nan if hide[p] else np.float64(source[p]) * scale + offset
+    values: NDArray[Any], hidden: NDArray[np.bool_], scale: float, offset: float
+) -> NDArray[np.float64]:
+    """Physical values, NaN where hidden."""
+    out = values.astype(np.float64)
+    out *= scale
+    out += offset
+    out[hidden] = np.nan
+    return out
 
 
-@jit
 def take(
-    values: NDArray[Any],
-    start: int,
-    chosen: NDArray[np.int16],
-    scale: float,
-    offset: float,
-    out: NDArray[np.float32],
-) -> None:
+    values: NDArray[Any], chosen: NDArray[np.int16], scale: float, offset: float
+) -> NDArray[np.float32]:
     """Physical values at the chosen times, NaN where nothing was chosen."""
-    for p in range(chosen.size):
-        if chosen[p] < 0:
-            out[p] = np.nan
-        else:
-            out[p] = np.float64(values[chosen[p], start + p]) * scale + offset
+    if not len(values):
+        return np.full(chosen.size, np.nan, np.float32)
+    stored = values[chosen, np.arange(chosen.size)].astype(np.float64)
+    return np.where(chosen < 0, np.nan, stored * scale + offset).astype(np.float32)
 
 
 @jit

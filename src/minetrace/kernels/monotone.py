@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minetrace.kernels.jit import jit
+from minetrace.kernels.lines import count_falls
 from minetrace.kernels.network import comparators, sort_columns
-from minetrace.kernels.slopes import Dates, Series, count_falls, slopes_of_rank
+from minetrace.kernels.slopes import Dates, Series, slopes_of_rank
 
 STATISTICS = ("s", "var_s", "z", "p", "tau", "slope", "intercept")
 """Rows of the result of `mann_kendall`."""
@@ -71,7 +72,9 @@ def mann_kendall(
             z = np.where(s == 0, 0.0, (s - np.sign(s)) / np.sqrt(var_s))
             tau = s / (0.5 * n * (n - 1))
         p = np.empty(z.shape)
-        _p_values(z, s, n, exact, taken.ordered, p)
+        _p_values(z, p)
+        if exact:
+            _exact_p_values(s, n, taken.ordered, p)
         centre = taken.middle_value - (taken.middle_year(years) - years[0]) * slope
         found = np.where(enough, np.stack([s, var_s, z, p, tau, slope, centre]), np.nan)
         statistics[:, at] = found.reshape(len(STATISTICS), -1)[:, : at.stop - at.start]
@@ -145,16 +148,17 @@ class _Taken:
     def middle_year(self, years: NDArray[np.float64]) -> NDArray[np.float64]:
         """Median of the dates of the values."""
         at = np.empty((2, *self.n.shape), np.int16)
-        _middle_dates(self.series.gap, self.n, at)
+        _middle_dates(self.series.gap, self.n, np.empty((3, self.n.shape[1]), np.int16), at)
         return np.asarray((years[at[0]] + years[at[1]]) / 2)
 
 
 def _blocks(values: NDArray[Any]) -> Iterator[tuple[slice, _Taken]]:
     """Take the columns, blocks at a time, with the place they come from."""
     n_time, n_pixel = values.shape
-    network = comparators(n_time).copy()
+    network = comparators(n_time)
     lanes = min(LANES, (n_pixel // _NARROWEST + 1) * _NARROWEST)
     step = lanes * max(1, _LAYERS // n_time)
+    row_counts, equals = np.empty(lanes, np.int16), np.empty(lanes, np.int32)
     for start in range(0, n_pixel, step):
         at = slice(start, min(start + step, n_pixel))
         shape = (-((start - at.stop) // lanes), n_time, lanes)
@@ -163,7 +167,7 @@ def _blocks(values: NDArray[Any]) -> Iterator[tuple[slice, _Taken]]:
         n, pairs = np.zeros(shape[::2], np.int32), np.zeros((3, *shape[::2]), np.int32)
         ties = np.zeros(shape[::2], np.int64)
         _load(values, at.start, at.stop, y, ordered, gap, n)
-        _compare(y, ordered, n, network, pairs, ties)
+        _compare(y, ordered, n, network, row_counts, equals, pairs, ties)
         largest = np.take_along_axis(ordered, np.maximum(n - 1, 0)[:, None], axis=1)[:, 0]
         yield at, _Taken(Series(y, gap, ordered[:, 0], largest, pairs), ordered, n, ties)
 
@@ -202,16 +206,17 @@ def _compare(
     ordered: NDArray[Any],
     n: NDArray[np.int32],
     network: NDArray[np.int32],
+    row_counts: NDArray[np.int16],
+    equals: NDArray[np.int32],
     pairs: NDArray[np.int32],
     ties: NDArray[np.int64],
 ) -> None:
-    """Sort ``ordered``, fill ``pairs`` (falling, level, rising) and ``ties``.
+    """Sort ``ordered``, fill ``pairs`` (falling, level, rising) and ``ties``; the rest are buffers.
 
     Of e.g. 4 4 4 7 the numbers e of earlier equals are 0 1 2 0: level pairs are their sum, and
     t (t - 1) (2 t + 5) over a group is that of 6 e (e + 2).
     """
     n_block, n_time, n_lanes = y.shape
-    row_counts, equals = np.empty(n_lanes, np.int16), np.empty(n_lanes, np.int32)
     for block in range(n_block):
         sort_columns(ordered[block], network)
         count_falls(y[block], y[block], row_counts, pairs[0, block])
@@ -229,10 +234,15 @@ def _compare(
 
 
 @jit
-def _middle_dates(gap: NDArray[np.int16], n: NDArray[np.int32], at: NDArray[np.int16]) -> None:
+def _middle_dates(
+    gap: NDArray[np.int16],
+    n: NDArray[np.int32],
+    buffer: NDArray[np.int16],
+    at: NDArray[np.int16],
+) -> None:
     """Fill ``at`` with the places of the middle two valid values, the same for an odd number."""
     n_lanes = n.shape[1]
-    seen, half = np.empty(n_lanes, np.int16), np.empty((2, n_lanes), np.int16)
+    seen, half = buffer[0], buffer[1:]
     for block in range(n.shape[0]):
         for lane in range(n_lanes):
             seen[lane] = 0
@@ -247,21 +257,22 @@ def _middle_dates(gap: NDArray[np.int16], n: NDArray[np.int32], at: NDArray[np.i
 
 
 @jit
-def _p_values(
-    z: NDArray[np.float64],
-    s: NDArray[np.int32],
-    n: NDArray[np.int32],
-    exact: bool,
-    ordered: NDArray[Any],
-    p: NDArray[np.float64],
-) -> None:
-    """Two-sided p, by the normal distribution or that of all orders of the values."""
+def _p_values(z: NDArray[np.float64], p: NDArray[np.float64]) -> None:
+    """Two-sided p by the normal distribution."""
     for block in range(z.shape[0]):
         for lane in range(z.shape[1]):
-            if exact and n[block, lane] < EXACT_BELOW:
+            p[block, lane] = math.erfc(abs(z[block, lane]) / math.sqrt(2.0))
+
+
+@jit
+def _exact_p_values(
+    s: NDArray[np.int32], n: NDArray[np.int32], ordered: NDArray[Any], p: NDArray[np.float64]
+) -> None:
+    """Two-sided p of short series by the distribution of all orders of the values."""
+    for block in range(n.shape[0]):
+        for lane in range(n.shape[1]):
+            if n[block, lane] < EXACT_BELOW:
                 p[block, lane] = _exact_p(s[block, lane], ordered[block, : n[block, lane], lane])
-            else:
-                p[block, lane] = math.erfc(abs(z[block, lane]) / math.sqrt(2.0))
 
 
 @jit

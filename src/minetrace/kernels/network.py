@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from minetrace.kernels.jit import jit
 
 
-@lru_cache(maxsize=64)
 def comparators(n: int) -> NDArray[np.int32]:
     """Pairs of rows that sort ``n`` rows when compared and swapped in this order.
 
@@ -30,6 +29,11 @@ def comparators(n: int) -> NDArray[np.int32]:
     >>> comparators(3).tolist()
     [[0, 1], [0, 2], [1, 2]]
     """
+    return _comparators(n).reshape(-1, 2).copy()
+
+
+@lru_cache(maxsize=64)
+def _comparators(n: int) -> NDArray[np.int32]:
     pairs = []
     p = 1
     while p < n:
@@ -41,9 +45,7 @@ def comparators(n: int) -> NDArray[np.int32]:
                         pairs.append((i + j, i + j + k))
             k //= 2
         p *= 2
-    found = np.array(pairs, np.int32).reshape(-1, 2)
-    found.flags.writeable = False
-    return found
+    return np.array(pairs, np.int32)
 
 
 @jit

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.jit import jit
+from minetrace.kernels.jit import ZERO, jit
 from minetrace.kernels.median import median
 from minetrace.kernels.normal import INTERCEPT, SLOPE, TAU, VAR_S, S, approximate
 
 
-@jit
 def seasonal_mann_kendall(
     values: NDArray[Any],
     order: NDArray[np.int64],
@@ -49,15 +48,35 @@ def seasonal_mann_kendall(
     n_row, n_pixel = values.shape
     statistics = np.full((7, n_pixel), np.nan)
     n_valid = np.zeros(n_pixel, np.int16)
-    n_pair = 0
-    for group in range(starts.size - 1):
-        size = starts[group + 1] - starts[group]
-        n_pair += size * (size - 1) // 2
-    slopes = np.empty(n_pair)
-    equals = np.empty(n_row, np.int64)
-    y, t, where = np.empty(n_row), np.empty(n_row), np.empty(n_row)
-    for pixel in range(n_pixel):
-        n, pairs, s, var_s = 0, 0, 0, 0.0
+    size = np.diff(starts)
+    slopes = np.empty((size * (size - 1) // 2).sum())
+    _test_columns(
+        values, order, starts, times, positions, period, min_valid, slopes,
+        np.empty(n_row, np.int64), np.empty((3, n_row)), statistics, n_valid,
+    )  # fmt: skip
+    approximate(statistics, 1.0)
+    return statistics, n_valid
+
+
+@jit
+def _test_columns(
+    values: NDArray[Any],
+    order: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    times: NDArray[np.float64],
+    positions: NDArray[np.float64],
+    period: float,
+    min_valid: int,
+    slopes: NDArray[np.float64],
+    equals: NDArray[np.int64],
+    taken: NDArray[np.float64],
+    statistics: NDArray[np.float64],
+    n_valid: NDArray[np.int16],
+) -> None:
+    """Fill all but z and p of ``statistics``; ``slopes``, ``equals`` and ``taken`` are buffers."""
+    y, t, where = taken[0], taken[1], taken[2]
+    for pixel in range(values.shape[1]):
+        n, pairs, s, var_s = ZERO, ZERO, ZERO, 0.0
         for group in range(starts.size - 1):
             first = n
             for row in order[starts[group] : starts[group + 1]]:
@@ -75,8 +94,6 @@ def seasonal_mann_kendall(
             out[S], out[VAR_S], out[TAU] = s, var_s, s / pairs
             out[SLOPE] = median(slopes, pairs)
             out[INTERCEPT] = median(y, n) - median(where, n) / period * out[SLOPE]
-    approximate(statistics, 1.0)
-    return statistics, n_valid
 
 
 @jit

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.jit import jit
+from minetrace.kernels.jit import ZERO, jit
 
 LANES = 256
 """Series handled at once: 40 steps of them fit into the second-level cache."""
 
 
-@jit
 def variance_factor(
     values: NDArray[Any],
     years: NDArray[np.float64],
@@ -55,25 +54,22 @@ def variance_factor(
     y, t, d, r, n = _buffers(n_time, min(LANES, n_pixel))
     weighted = np.empty(n.size)
     for first in range(0, n_pixel, LANES):
+        lanes = slice(first, first + n.size)
         pack(values, years, slope, first, y, t, n)
-        add_line(y, t, slope[first:], -1.0, 1.0)
+        add_line(y, t, slope[lanes], -1.0, 1.0)
         if ranked:
             _centre_ranks(y, d)
         else:
             _centre(y, n, d)
-        weighted[:] = 0.0
-        for lag in range(min(lags, n_time - 1) + 1):
-            autocorrelate(d, n, lag, r)
-            if lag > 0:
-                _add(weighted, r[1], n, lag, ranked, bound)
-        for i in range(min(n.size, n_pixel - first)):
-            m = float(n[i])
-            every = m * (m - 1.0) * (m - 2.0) if ranked else m
-            factor[first + i] = 1.0 + 2.0 / every * weighted[i] if every > 0 else np.nan
+        _add_lags(d, n, min(lags, n_time - 1), ranked, bound, r, weighted)
+        m = n.astype(np.float64)
+        every = m * (m - 1.0) * (m - 2.0) if ranked else m
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.where(every > 0, 1.0 + 2.0 / every * weighted, np.nan)
+        factor[lanes] = found[: n_pixel - first]
     return factor
 
 
-@jit
 def whitened_score(
     values: NDArray[Any],
     years: NDArray[np.float64],
@@ -101,26 +97,25 @@ def whitened_score(
     y, t, d, r, n = _buffers(n_time, min(LANES, n_pixel))
     s, ties, equals = np.empty_like(n), np.empty_like(n), np.empty_like(n)
     for first in range(0, n_pixel, LANES):
+        lanes = slice(first, first + n.size)
         pack(values, years, slope, first, y, t, n)
         if trend_free:
-            add_line(y, t, slope[first:], -1.0, 1.0)
+            add_line(y, t, slope[lanes], -1.0, 1.0)
         _centre(y, n, d)
         for lag in range(2):
             autocorrelate(d, n, lag, r)
         whiten(y, r[1])
         if trend_free:
-            add_line(y, t, slope[first:], 1.0, 0.0)
+            add_line(y, t, slope[lanes], 1.0, 0.0)
         score(y[1:], s, ties, equals)
-        for i in range(min(n.size, n_pixel - first)):
-            m = n[i] - 1
-            if m >= 2:
-                found[0, first + i] = s[i]
-                found[1, first + i] = (m * (m - 1) * (2 * m + 5) - ties[i]) / 18
-                found[2, first + i] = s[i] / (0.5 * m * (m - 1))
+        m = n - 1
+        with np.errstate(divide="ignore", invalid="ignore"):
+            made = np.stack([s, (m * (m - 1) * (2 * m + 5) - ties) / 18, s / (0.5 * m * (m - 1))])
+        made[:, m < 2] = np.nan
+        found[:, lanes] = made[:, : n_pixel - first]
     return found
 
 
-@jit
 def _buffers(n_time: int, width: int) -> tuple[NDArray[Any], ...]:
     """Values, years and deviations ``(time, lane)``, correlations ``(2, lane)``, counts."""
     shape = (n_time, width)
@@ -128,7 +123,6 @@ def _buffers(n_time: int, width: int) -> tuple[NDArray[Any], ...]:
     return y, t, d, np.empty((2, width)), np.empty(width, np.int64)
 
 
-@jit
 def pack(
     values: NDArray[Any],
     years: NDArray[np.float64],
@@ -143,26 +137,17 @@ def pack(
     ``t`` gets the years since the first of them and ``n`` their number; a lane without a column,
     or with a slope of NaN, stays empty.
     """
-    y[:] = np.nan
-    t[:] = 0.0
-    n[:] = 0
-    width = min(n.size, values.shape[1] - first)
-    for k in range(years.size):
-        row = values[k, first : first + width]
-        for i in range(width):
-            value = np.float64(row[i])
-            if np.isfinite(value) and np.isfinite(slope[first + i]):
-                y[n[i], i] = value
-                t[n[i], i] = years[k]
-                n[i] += 1
-    # backwards, as the first row holds the origin of every lane
-    for k in range(years.size - 1, -1, -1):
-        when, origin = t[k], t[0]
-        for i in range(width):
-            when[i] -= origin[i]
+    part, of = values[:, first : first + n.size], slope[first : first + n.size]
+    width = part.shape[1]
+    valid = np.isfinite(part) & np.isfinite(of)
+    n[:width], n[width:] = valid.sum(axis=0), 0
+    order = np.argsort(~valid, axis=0, kind="stable")
+    there = np.arange(years.size)[:, None] < n
+    y[:], t[:] = np.nan, 0.0
+    np.copyto(y[:, :width], np.take_along_axis(part, order, axis=0), where=there[:, :width])
+    np.copyto(t[:, :width], years[order] - years[order[:1]], where=there[:, :width])
 
 
-@jit
 def add_line(
     y: NDArray[np.float64],
     t: NDArray[np.float64],
@@ -171,33 +156,20 @@ def add_line(
     ahead: float,
 ) -> None:
     """Add the line that has ``ahead`` years' rise at the first value of a lane, times ``sign``."""
-    for k in range(y.shape[0]):
-        row, when = y[k], t[k]
-        for i in range(min(row.size, slope.size)):
-            row[i] += sign * ((when[i] + ahead) * slope[i])
+    y[:, : slope.size] += sign * ((t[:, : slope.size] + ahead) * slope)
 
 
-@jit
 def _centre(y: NDArray[np.float64], n: NDArray[np.int64], d: NDArray[np.float64]) -> None:
     """Fill ``d`` with deviations from the lane's mean; 0 where there is no value.
 
     A lane of equal values deviates by exactly 0, though its mean may be rounded.
     """
-    mean, low, high = np.zeros(n.size), y[0].copy(), y[0].copy()
-    for k in range(y.shape[0]):
-        row = y[k]
-        for i in range(row.size):
-            there = row[i] == row[i]
-            mean[i] += row[i] if there else 0.0
-            low[i] = row[i] if row[i] < low[i] else low[i]
-            high[i] = row[i] if row[i] > high[i] else high[i]
-    for i in range(n.size):
-        mean[i] = low[i] if low[i] == high[i] else mean[i] / max(n[i], 1)
-    for k in range(y.shape[0]):
-        row, out = y[k], d[k]
-        for i in range(row.size):
-            deviation = row[i] - mean[i]
-            out[i] = deviation if deviation == deviation else 0.0
+    there = y == y
+    low, high = np.fmin.reduce(y), np.fmax.reduce(y)
+    # one value after the other: how numpy's own sums are rounded depends on the number of lanes
+    total = np.cumsum(np.where(there, y, 0.0), axis=0)[-1]
+    mean = np.where(low == high, low, total / np.maximum(n, 1))
+    d[...] = np.where(there, y - mean, 0.0)
 
 
 @jit
@@ -234,29 +206,30 @@ def autocorrelate(
 
 
 @jit
-def _add(
-    weighted: NDArray[np.float64],
-    r: NDArray[np.float64],
+def _add_lags(
+    d: NDArray[np.float64],
     n: NDArray[np.int64],
-    lag: int,
+    lags: int,
     ranked: bool,
     bound: float,
+    r: NDArray[np.float64],
+    weighted: NDArray[np.float64],
 ) -> None:
-    """Add correlations of one lag, weighted by their number; for ranks the significant ones."""
-    for i in range(r.size):
-        m = float(n[i] - lag)
-        weight = m * (m - 1.0) * (m - 2.0) if ranked else m
-        counts = not ranked or abs(r[i]) > bound / np.sqrt(max(n[i], 1))
-        weighted[i] += weight * r[i] if counts else 0.0
+    """Sum of the correlations, weighted by their number; for ranks of the significant ones."""
+    weighted[:] = 0.0
+    autocorrelate(d, n, ZERO, r)
+    for lag in range(1, lags + 1):
+        autocorrelate(d, n, lag, r)
+        for i in range(n.size):
+            m = float(n[i] - lag)
+            weight = m * (m - 1.0) * (m - 2.0) if ranked else m
+            counts = not ranked or abs(r[1, i]) > bound / np.sqrt(max(n[i], 1))
+            weighted[i] += weight * r[1, i] if counts else 0.0
 
 
-@jit
 def whiten(y: NDArray[np.float64], r: NDArray[np.float64]) -> None:
     """Take from every value ``r`` times the one before it; the first row is used up."""
-    for k in range(y.shape[0] - 1, 0, -1):
-        row, before = y[k], y[k - 1]
-        for i in range(row.size):
-            row[i] -= before[i] * r[i]
+    y[1:] -= y[:-1] * r
 
 
 @jit

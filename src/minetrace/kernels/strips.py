@@ -40,56 +40,45 @@ class Strip(NamedTuple):
     area: NDArray[np.float64]
 
 
-@jit
 def cell_areas(cells: Cells) -> NDArray[np.float64]:
     """Area of the part of every cell that lies inside its zone, in the order of the cells."""
     runs = cells.runs
-    n_run = runs.row.size
-    n_cell = runs.cell[-1] + runs.stop[-1] - runs.start[-1] if n_run else 0
-    area = np.empty(n_cell)
-    for k in range(n_run):
-        cell, n = runs.cell[k], runs.stop[k] - runs.start[k]
-        along = area[cell : cell + n]
-        row = runs.row[k]
-        _pixel_areas(cells.columns, cells.first[row], cells.factor[row], runs.start[k], along)
-        if cells.edge[k] >= 0:
-            for c in range(n):
-                along[c] *= cells.partial[cells.edge[k] + c]
+    area = np.empty(int((runs.stop - runs.start).sum(dtype=np.int64)))
+    _write_cell_areas(cells, area)
     return area
 
 
 @jit
+def _write_cell_areas(cells: Cells, area: NDArray[np.float64]) -> None:
+    runs = cells.runs
+    for k in range(runs.row.size):
+        cell, n, row = runs.cell[k], runs.stop[k] - runs.start[k], runs.row[k]
+        along = area[cell : cell + n]
+        start = np.int64(runs.start[k])
+        _pixel_areas(cells.columns, cells.first[row], cells.factor[row], start, along)
+        if cells.edge[k] >= 0:
+            for c in range(n):
+                along[c] *= cells.partial[cells.edge[k] + c]
+
+
 def zones_within(runs: Runs, window: Window) -> NDArray[np.int64]:
     """Zones that have cells in a window of the grid."""
     top, left, height, width = window
-    found = np.empty(runs.offsets.size - 1, np.int64)
-    n = 0
-    for zone in range(found.size):
-        for k in range(runs.offsets[zone], runs.offsets[zone + 1]):
-            inside = top <= runs.row[k] < top + height
-            if inside and runs.start[k] < left + width and runs.stop[k] > left:
-                found[n] = zone
-                n += 1
-                break
-    return found[:n].copy()
+    inside = (top <= runs.row) & (runs.row < top + height)
+    inside &= (runs.start < left + width) & (runs.stop > left)
+    zone = np.repeat(np.arange(runs.offsets.size - 1), np.diff(runs.offsets))
+    return np.unique(zone[inside])
 
 
-@jit
 def new_strip(size: int) -> Strip:
     """Room for a strip of so many cells."""
     return Strip(np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size), np.empty(size))
 
 
-@jit
 def largest_zone(runs: Runs) -> int:
     """Cells of the zone that has the most."""
-    most = 0
-    for zone in range(runs.offsets.size - 1):
-        first, last = runs.offsets[zone], runs.offsets[zone + 1] - 1
-        if first <= last:
-            n = runs.cell[last] + runs.stop[last] - runs.start[last] - runs.cell[first]
-            most = max(most, n)
-    return most
+    ends = np.append(0, np.cumsum(runs.stop - runs.start, dtype=np.int64))
+    return int(np.diff(ends[runs.offsets]).max(initial=0))
 
 
 @jit

@@ -14,13 +14,22 @@ looked up again. Blocks of words then go through the rule together, layer by lay
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.follow import BLOCK, KINDS, VEGETATED, WORDS, find_changed, follow
-from minetrace.kernels.jit import jit
+from minetrace.kernels.follow import (
+    BLOCK,
+    KINDS,
+    VEGETATED,
+    WORDS,
+    Buffers,
+    buffers,
+    find_changed,
+    follow,
+)
+from minetrace.kernels.jit import ZERO, jit
 from minetrace.kernels.runs import Runs
 
 _PIECE = 64
@@ -105,10 +114,14 @@ def add_pixels(
     # kernels are compiled once more for arrays that can be written to
     fixed = codes.view()
     fixed.flags.writeable = False
-    pairs, events, looked_up, first = _change_pixels(
-        fixed, lut, years, min_persistence, start, account.years, account.counts
-    )
-    # axes are summed here: numba takes 3 s to compile that
+    n_time = codes.shape[0]
+    pairs = np.zeros((n_time, 4, KINDS, KINDS), np.int64)
+    events, looked_up = np.zeros((n_time, VEGETATED, 4)), np.zeros(256, np.bool_)
+    first = np.zeros((4, 256), np.int64)
+    _change_pixels(
+        fixed, lut, years, min_persistence, start, buffers(), np.ones(BLOCK), pairs, events,
+        looked_up, first, account.years, account.counts,
+    )  # fmt: skip
     first = first.sum(axis=0)
     composition = np.zeros(KINDS, np.int64)
     np.add.at(composition, lut[first > 0], first[first > 0])
@@ -138,32 +151,30 @@ def _change_pixels(
     years: NDArray[np.int16],
     min_persistence: int,
     place: int,
+    buffer: Buffers,
+    area: NDArray[np.float64],
+    pairs: NDArray[np.int64],
+    events: NDArray[np.float64],
+    looked_up: NDArray[np.bool_],
+    first: NDArray[np.int64],
     when: NDArray[np.int16],
     count: NDArray[np.uint8],
-) -> tuple[Any, ...]:
-    """Fill ``when`` and ``count`` from ``place`` on; return the rest of a `PixelAccount`.
+) -> None:
+    """Fill ``when`` and ``count`` from ``place`` on, and count the rest of a `PixelAccount`.
 
-    That is pairs of the words that changed only, events, codes of these words, and how often each
-    code is in the first layer. Both counts come in four parts, to be added up.
+    ``pairs`` and ``looked_up`` get those of the words that changed only, and ``first`` how often
+    each code is in the first layer. Both counts come in four parts, to be added up.
     """
-    n_time, n_pixel = codes.shape
-    pairs = np.zeros((n_time, 4, KINDS, KINDS), np.int64)
-    events = np.zeros((n_time, VEGETATED, 4))
-    looked_up = np.zeros(256, np.bool_)
-    first = np.zeros((4, 256), np.int64)
-    where = np.empty(WORDS + 1, np.int64)
-    area = np.ones(BLOCK)
+    n_pixel = codes.shape[1]
     for layer in codes[:1]:
         for i in range(n_pixel):
             first[i & 3, layer[i]] += 1
     for start in range(0, n_pixel, BLOCK):
-        at = where[: find_changed(codes, start, where)]
-        follow(codes, at, lut, min_persistence, at + place, area, years, pairs, looked_up, when,
-                count, events)  # fmt: skip
-    return pairs, events, looked_up, first
+        at = buffer.where[: find_changed(codes, start, buffer)]
+        follow(codes, at, lut, min_persistence, buffer, at + place, area, years, pairs, looked_up,
+                when, count, events)  # fmt: skip
 
 
-@jit
 def zone_transitions(
     codes: NDArray[np.uint8],
     lut: NDArray[np.uint8],
@@ -194,21 +205,43 @@ def zone_transitions(
     """
     n_time, n_y, n_x = codes.shape
     table = np.zeros((runs.offsets.size - 1, n_time, VEGETATED, 4))
-    flat = codes.reshape(n_time, n_y * n_x)
-    where, target = np.empty(WORDS, np.int64), np.arange(0, BLOCK, 8)
-    weight = np.empty(BLOCK)
     # what the pixels' account has besides; zones need none of it
     years, when = np.zeros(n_time, np.int16), np.empty((4, BLOCK), np.int16)
-    pairs = np.zeros((n_time, 4, KINDS, KINDS), np.int64)
-    looked_up = np.zeros(256, np.bool_)
-    for zone in range(runs.offsets.size - 1):
-        run, column = runs.offsets[zone], 0
+    pairs, looked_up = np.zeros((n_time, 4, KINDS, KINDS), np.int64), np.zeros(256, np.bool_)
+    _change_zones(
+        codes.reshape(n_time, n_y * n_x), n_x, lut, min_persistence, runs, area, buffers(),
+        np.arange(0, BLOCK, 8), np.empty(BLOCK), years, pairs, looked_up, when,
+        np.empty((2, BLOCK), np.uint8), table,
+    )  # fmt: skip
+    return table
+
+
+@jit
+def _change_zones(
+    flat: NDArray[np.uint8],
+    n_x: int,
+    lut: NDArray[np.uint8],
+    min_persistence: int,
+    runs: Runs,
+    area: NDArray[np.float64],
+    buffer: Buffers,
+    target: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    years: NDArray[np.int16],
+    pairs: NDArray[np.int64],
+    looked_up: NDArray[np.bool_],
+    when: NDArray[np.int16],
+    count: NDArray[np.uint8],
+    table: NDArray[np.float64],
+) -> None:
+    where = buffer.where
+    for zone in range(table.shape[0]):
+        run, column = runs.offsets[zone], ZERO
         while run < runs.offsets[zone + 1]:
             run, column, n = _next_words(runs, zone, run, column, n_x, area, where, weight)
-            count = np.zeros((2, BLOCK), np.uint8)
-            follow(flat, where[:n], lut, min_persistence, target, weight, years, pairs, looked_up,
-                    when, count, table[zone])  # fmt: skip
-    return table
+            count[:] = 0
+            follow(flat, where[:n], lut, min_persistence, buffer, target, weight, years, pairs,
+                    looked_up, when, count, table[zone])  # fmt: skip
 
 
 @jit
@@ -240,7 +273,6 @@ def _next_words(
     return run, column, n
 
 
-@jit
 def zone_composition(
     codes: NDArray[np.uint8],
     lut: NDArray[np.uint8],
@@ -271,9 +303,22 @@ def zone_composition(
         added up on its own, in the order of the cells: layers of one composition give the same
         sums to the last digit.
     """
+    table = np.zeros((runs.offsets.size - 1, codes.shape[0], n_bins, 2))
+    _compose(codes, lut, runs, area, share, np.empty((codes.shape[0], _PIECE), np.uint8), table)
+    return table
+
+
+@jit
+def _compose(
+    codes: NDArray[np.uint8],
+    lut: NDArray[np.uint8],
+    runs: Runs,
+    area: NDArray[np.float64],
+    share: NDArray[np.float64],
+    bins: NDArray[np.uint8],
+    table: NDArray[np.float64],
+) -> None:
     n_time = codes.shape[0]
-    table = np.zeros((runs.offsets.size - 1, n_time, n_bins, 2))
-    bins = np.empty((n_time, _PIECE), np.uint8)
     for zone in range(runs.offsets.size - 1):
         out = table[zone]
         for run in range(runs.offsets[zone], runs.offsets[zone + 1]):
@@ -289,22 +334,24 @@ def zone_composition(
                     for t in range(n_time):
                         out[t, bins[t, i], 0] += area[cell + i]
                         out[t, bins[t, i], 1] += share[cell + i]
-    return table
 
 
-@jit
 def codes_present(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which of the 256 class codes occur in ``codes`` ``(time, pixel)``, contiguous."""
     present = np.zeros(256, np.bool_)
-    where = np.empty(WORDS + 1, np.int64)
+    _note_codes(codes, buffers(), present)
+    return present
+
+
+@jit
+def _note_codes(codes: NDArray[np.uint8], buffer: Buffers, present: NDArray[np.bool_]) -> None:
     n_pixel = codes.shape[1]
     for layer in codes[:1]:
         for i in range(n_pixel):
             present[layer[i]] = True
     for start in range(0, n_pixel, BLOCK):
-        at = where[: find_changed(codes, start, where)]
+        at = buffer.where[: find_changed(codes, start, buffer)]
         for layer in codes[1:]:
             for i in at:
                 for code in layer[i : i + 8]:
                     present[code] = True
-    return present

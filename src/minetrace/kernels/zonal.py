@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.grow import room
-from minetrace.kernels.jit import jit, jit_sum
+from minetrace.kernels.jit import ONE, ZERO, jit, jit_sum
 from minetrace.kernels.strips import (
     Cells,
     Strip,
@@ -23,10 +22,11 @@ AREA_VALUE, AREA, SHARE_VALUE, SHARE, LEAST, MOST = range(6)
 """Columns of the table of `zone_sums`."""
 
 _STRIP = 4096
+_ROWS = 2**14
+"""Rows of `zone_classes` that are filled at once."""
 _ROUNDING = 1e-12
 
 
-@jit
 def zone_sums(
     values: NDArray[Any],
     window: Window,
@@ -60,14 +60,28 @@ def zone_sums(
         (inf for none), greatest value (-inf for none). The tables of windows that tile the grid
         add up to that of the grid.
     """
-    n_time = values.shape[0]
-    table = np.zeros((zones.size, n_time, 6))
-    strip = new_strip(_STRIP)
+    table = np.zeros((zones.size, values.shape[0], 6))
+    table[..., LEAST], table[..., MOST] = np.inf, -np.inf
     buffer = np.empty(_STRIP, values.dtype)
+    _add_layers(values, window, nodata, cells, zones, extremes, new_strip(_STRIP), buffer, table)
+    return table
+
+
+@jit
+def _add_layers(
+    values: NDArray[Any],
+    window: Window,
+    nodata: float,
+    cells: Cells,
+    zones: NDArray[np.int64],
+    extremes: bool,
+    strip: Strip,
+    buffer: NDArray[Any],
+    table: NDArray[np.float64],
+) -> None:
+    n_time = values.shape[0]
     for i in range(zones.size):
-        for t in range(n_time):
-            table[i, t, LEAST], table[i, t, MOST] = np.inf, -np.inf
-        k, column = cells.runs.offsets[zones[i]], 0
+        k, column = cells.runs.offsets[zones[i]], ZERO
         while k < cells.runs.offsets[zones[i] + 1]:
             k, column, n_span, n = next_strip(cells, zones[i], k, column, window, strip)
             for t in range(n_time):
@@ -75,10 +89,8 @@ def zone_sums(
                 _add_sums(buffer[:n], nodata, strip.area[:n], strip.share[:n], table[i, t])
                 if extremes:
                     _add_extremes(buffer[:n], nodata, table[i, t])
-    return table
 
 
-@jit
 def zone_quantiles(
     values: NDArray[Any],
     window: Window,
@@ -101,19 +113,33 @@ def zone_quantiles(
     ndarray
         float64 ``(zone, time, q)``; NaN where nothing was observed.
     """
-    runs = cells.runs
-    n_zone, n_time = runs.offsets.size - 1, values.shape[0]
-    found = np.full((n_zone, n_time, quantiles.size), np.nan)
-    strip = new_strip(largest_zone(runs))
+    found = np.full((cells.runs.offsets.size - 1, values.shape[0], quantiles.size), np.nan)
+    strip = new_strip(largest_zone(cells.runs))
     buffer, area = np.empty(strip.area.size, values.dtype), np.empty(strip.area.size)
-    for zone in range(n_zone):
-        k = runs.offsets[zone]
-        if k == runs.offsets[zone + 1]:
+    _select_layers(values, window, nodata, cells, quantiles, strip, buffer, area, found)
+    return found
+
+
+@jit
+def _select_layers(
+    values: NDArray[Any],
+    window: Window,
+    nodata: float,
+    cells: Cells,
+    quantiles: NDArray[np.float64],
+    strip: Strip,
+    buffer: NDArray[Any],
+    area: NDArray[np.float64],
+    found: NDArray[np.float64],
+) -> None:
+    for zone in range(found.shape[0]):
+        k = cells.runs.offsets[zone]
+        if k == cells.runs.offsets[zone + 1]:
             continue
-        _, _, n_span, n = next_strip(cells, zone, k, 0, window, strip)
-        for t in range(n_time):
+        _, _, n_span, n = next_strip(cells, zone, k, ZERO, window, strip)
+        for t in range(values.shape[0]):
             gather(values[t], strip, n_span, buffer)
-            seen, total = 0, 0.0
+            seen, total = ZERO, 0.0
             for i in range(n):
                 if _observed(np.float64(buffer[i]), nodata):
                     buffer[seen], area[seen] = buffer[i], strip.area[i]
@@ -122,10 +148,8 @@ def zone_quantiles(
             for q in range(quantiles.size if seen > 0 else 0):
                 target = quantiles[q] * total * (1.0 - _ROUNDING)
                 found[zone, t, q] = _weighted_select(buffer, area, seen, target)
-    return found
 
 
-@jit
 def zone_classes(
     values: NDArray[Any],
     window: Window,
@@ -150,27 +174,59 @@ def zone_classes(
         int64 ``(row, 3)`` zone, layer and code; float64 ``(row, 2)`` area and share. A large zone
         may have several rows of one key: add them up.
     """
-    keys, sums = np.empty((1024, 3), np.int64), np.empty((1024, 2))
-    n_row = 0
-    strip = new_strip(_STRIP)
-    buffer = np.empty(_STRIP, values.dtype)
+    strip, buffer = new_strip(_STRIP), np.empty(_STRIP, values.dtype)
     bins, met = np.zeros((n_codes, 2)), np.empty(n_codes, np.int64)
-    for zone in zones:
-        k, column = cells.runs.offsets[zone], 0
-        while k < cells.runs.offsets[zone + 1]:
-            k, column, n_span, n = next_strip(cells, zone, k, column, window, strip)
-            for t in range(values.shape[0]):
-                gather(values[t], strip, n_span, buffer)
-                n_met = _add_classes(buffer[:n], nodata, strip, lowest, bins, met)
-                keys, sums = room(keys, n_row + n_met), room(sums, n_row + n_met)
-                for i in range(n_met):
-                    keys[n_row, 0], keys[n_row, 1] = zone, t
-                    keys[n_row, 2] = met[i] + lowest
-                    for j in range(2):
-                        sums[n_row, j] = bins[met[i], j]
-                        bins[met[i], j] = 0.0
-                    n_row += 1
-    return keys[:n_row], sums[:n_row]
+    # room for one strip at least
+    n_row = max(values.shape[0] * min(n_codes, _STRIP), _ROWS)
+    keys, sums = np.empty((n_row, 3), np.int64), np.empty((n_row, 2))
+    parts = [(keys[:0].copy(), sums[:0].copy())]
+    i, done, column = 0, 0, 0
+    while i < zones.size:
+        i, done, column, n_row = _add_strips(
+            values, window, nodata, cells, zones, lowest, (i, done, column), strip, buffer, bins,
+            met, keys, sums,
+        )  # fmt: skip
+        parts.append((keys[:n_row].copy(), sums[:n_row].copy()))
+    every_key, every_sum = zip(*parts, strict=True)
+    return np.concatenate(every_key), np.concatenate(every_sum)
+
+
+@jit
+def _add_strips(
+    values: NDArray[Any],
+    window: Window,
+    nodata: float,
+    cells: Cells,
+    zones: NDArray[np.int64],
+    lowest: int,
+    place: tuple[int, int, int],
+    strip: Strip,
+    buffer: NDArray[Any],
+    bins: NDArray[np.float64],
+    met: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    sums: NDArray[np.float64],
+) -> tuple[int, int, int, int]:
+    """Fill ``keys`` and ``sums`` from a place on: zone, its runs done, column.
+
+    Returns the place to go on from, and the number of rows filled.
+    """
+    i, done, column = place
+    n_row, most = 0, values.shape[0] * min(bins.shape[0], strip.area.size)
+    while i < zones.size and n_row + most <= keys.shape[0]:
+        first, end = cells.runs.offsets[zones[i]], cells.runs.offsets[zones[i] + 1]
+        k, column, n_span, n = next_strip(cells, zones[i], first + done, column, window, strip)
+        for t in range(values.shape[0]):
+            gather(values[t], strip, n_span, buffer)
+            for code in met[: _add_classes(buffer[:n], nodata, strip, lowest, bins, met)]:
+                keys[n_row, 0], keys[n_row, 1], keys[n_row, 2] = zones[i], t, code + lowest
+                sums[n_row, 0], sums[n_row, 1] = bins[code, 0], bins[code, 1]
+                bins[code, 0], bins[code, 1] = 0.0, 0.0
+                n_row += 1
+        done = k - first
+        if k >= end:
+            i, done, column = i + 1, 0, 0
+    return i, done, column, n_row
 
 
 @jit
@@ -241,7 +297,7 @@ def _weighted_select(
     values: NDArray[Any], weight: NDArray[np.float64], n: int, target: float
 ) -> Any:
     """Smallest of ``values[:n]`` up to which the weights reach ``target``; reorders both."""
-    start, stop, step = 0, n, 1
+    start, stop, step = ZERO, n, 1
     pivot = values[0]
     while start < stop:
         step = (step * 1103515245 + 12345) % 2147483648
@@ -250,12 +306,12 @@ def _weighted_select(
         b = values[start + step // 8 % size]
         c = values[start + step // 64 % size]
         pivot = max(min(a, b), min(max(a, b), c))
-        below, taken = _partition(values, weight, start, stop, pivot, 0)
+        below, taken = _partition(values, weight, start, stop, pivot, ZERO)
         if below > start and target <= taken:
             stop = below
             continue
         target -= taken
-        start, taken = _partition(values, weight, below, stop, pivot, 1)
+        start, taken = _partition(values, weight, below, stop, pivot, ONE)
         if target <= taken:
             return pivot
         target -= taken

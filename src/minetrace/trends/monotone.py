@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from minetrace.kernels import monotone
 from minetrace.kernels.normal import INTERCEPT, SLOPE
 from minetrace.schema import TREND, Variable, fill_value, label
 from minetrace.trends.axis import MAX_STEPS, increasing_years, require_one_chunk
+from minetrace.trends.blocks import map_series
 from minetrace.trends.columns import Results, as_dataset, results_of, trend_block
 from minetrace.trends.methods import Method, test_of
 
@@ -160,26 +162,14 @@ def mann_kendall(
     _refuse_others(method, {"lag": lag, "period": period, "over": over, "covariate": covariate})
     years = increasing_years(_numbers(da), dim)
     arrays = [da] if covariate is None else [da, _same_axis(covariate, da, dim)]
-    core = [dim] if over is None else [_joint(da, over, dim), dim]
-    results = xr.apply_ufunc(
-        trend_block,
-        *arrays,
-        kwargs={
-            "test": test_of(
-                method, years, min_valid, exact=p_value == "exact", alpha=alpha, lag=lag,
-                period=period, n_joint=1 if over is None else da.sizes[over],
-            ),
-            "fills": [fill_value(a) for a in arrays],
-            "n_core": len(core),
-            "alpha": alpha,
-        },
-        input_core_dims=[core] * len(arrays),
-        output_core_dims=[[]] * len(TREND),
-        dask="parallelized",
-        output_dtypes=[v.dtype for v in TREND],
-        keep_attrs=True,
+    core: list[Hashable] = [dim] if over is None else [_joint(da, over, dim), dim]
+    test = test_of(
+        method, years, min_valid, exact=p_value == "exact", alpha=alpha, lag=lag, period=period,
+        n_joint=1 if over is None else da.sizes[over],
     )  # fmt: skip
-    return as_dataset(results, TREND)
+    fills = [fill_value(a) for a in arrays]
+    function = partial(trend_block, test=test, fills=fills, n_core=len(core), alpha=alpha)
+    return as_dataset(_along(core, function, arrays, TREND), TREND)
 
 
 def sens_slope(
@@ -222,17 +212,31 @@ def sens_slope(
         raise InputError(f"confidence is {confidence!r}; a level lies between 0 and 1")
     years = increasing_years(_numbers(da), dim)
     variables = _SEN if confidence is None else (*_SEN, *_LIMITS)
-    results = xr.apply_ufunc(
-        _sen_block,
-        da,
-        kwargs={"years": years, "fill": fill_value(da), "confidence": confidence},
-        input_core_dims=[[dim]],
+    function = partial(_sen_block, years=years, fill=fill_value(da), confidence=confidence)
+    return as_dataset(_along([dim], function, [da], variables), variables)
+
+
+def _along(
+    core: list[Hashable],
+    function: Callable[..., tuple[NDArray[Any], ...]],
+    arrays: list[xr.DataArray],
+    variables: tuple[Variable, ...],
+) -> tuple[xr.DataArray, ...]:
+    """Results of a function of blocks ``(..., *core)``, in the order of ``variables``."""
+    results: tuple[xr.DataArray, ...] = xr.apply_ufunc(
+        map_series,
+        *arrays,
+        kwargs={
+            "function": function,
+            "n_core": len(core),
+            "dtypes": [v.dtype for v in variables],
+        },
+        input_core_dims=[core] * len(arrays),
         output_core_dims=[[]] * len(variables),
-        dask="parallelized",
-        output_dtypes=[v.dtype for v in variables],
+        dask="allowed",
         keep_attrs=True,
     )
-    return as_dataset(results, variables)
+    return results
 
 
 def _refuse_others(method: str, options: dict[str, Any]) -> None:
