@@ -8,6 +8,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pystac
 import pytest
 from shapely.geometry import Point
 
@@ -121,6 +122,13 @@ def test_one_cube_to_zarr(demo, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     cube = mt.load_cube(tmp_path / "c.zarr", verify=True)
     assert set(cube.children) == {"landcover", "imagery", "lights"}
+    done = minetrace("cube", "sim-001", *words, "--out", tmp_path / "c.zarr", "--catalog")
+    assert done.returncode == 0, done.stderr
+    (item,) = pystac.Catalog.from_file(tmp_path / "catalog.json").get_items()
+    assert item.id == "sim-001"
+    done = minetrace("cube", "sim-001", *words, "--out", "s3://bucket/c.zarr", "--catalog")
+    assert done.returncode == 1
+    assert "--out is an address" in done.stderr
     done = minetrace("cube", "nobody", *words, "--out", tmp_path / "d.zarr")
     assert done.returncode == 1
     assert "no site 'nobody'" in done.stderr

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pystac
-import rasterio
-import rasterio.errors
-import rasterio.windows
-from rasterio.io import DatasetReader
-from rasterio.warp import transform_bounds
 from shapely.geometry import box, mapping
 
-from minetrace.catalog.policy import RASTER_DRIVERS, check_href
+from minetrace.catalog.config import SourceConfig
+from minetrace.catalog.profile import Layer, named_layers
+from minetrace.catalog.rasters import (
+    Described,
+    check_codes,
+    check_georeference,
+    describe,
+    hash_file,
+    link_file,
+    open_raster,
+    write_cog,
+)
+from minetrace.catalog.source import Source, open_source
 from minetrace.catalog.stamp import given_time, named_time
 from minetrace.errors import InputError, SourceError
 from minetrace.schema import NODES, Legend, load_legend
@@ -32,46 +37,25 @@ _EXTENSIONS = [
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 ]
 _MARKER = "source.toml"
-_MULTIHASH_SHA256 = "1220"
-"""Multihash prefix: the code of SHA-256 and its length of 32 bytes."""
-Product = Literal["landcover", "lights", "imagery"]
-
-
-@dataclass(frozen=True)
-class _File:
-    """A raster that an asset points to."""
-
-    path: Path
-    checksum: str
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """One band of one file at one moment."""
-
-    path: Path
-    band: int
-    time: dt.datetime
-
-    @property
-    def id(self) -> str:
-        return f"{self.path.stem}-{self.time:%Y%m%d}"
+Product = Literal["landcover", "lights", "imagery", "terrain"]
+_VARIABLE = {"landcover": "landcover", "lights": "ntl", "terrain": "elevation"}
 
 
 def build_catalog(
     files: Sequence[str | Path],
     out: str | Path,
     *,
-    product: Product = "landcover",
+    profile: str | Path | Source | None = None,
+    product: Product | None = None,
     variable: str | None = None,
     legend: str | Path | None = None,
     times: Sequence[dt.date | str] | None = None,
-    scale: float = 1.0,
-    offset: float = 0.0,
+    scale: float | None = None,
+    offset: float | None = None,
     link: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Build a static STAC catalogue from plain rasters, one item per band.
+    """Build a static STAC catalogue from plain rasters.
 
     Parameters
     ----------
@@ -81,18 +65,22 @@ def build_catalog(
     out
         Folder to make. It gets ``catalog.json``, ``source.toml`` (for recipes) and, unless
         ``link``, one cloud-optimised GeoTIFF per band.
+    profile
+        Source of kind ``files`` that knows the product: a shipped name as ``glc_fcs30d``, or a
+        TOML file. Names, times, variables, legend, nodata and scale are then its own. Files of
+        one place and time, as radiance and the number of views, become one item.
     product
-        Which cube node the layers belong to.
+        Which cube node the layers belong to; default ``landcover``.
     variable
-        Cube variable; default the product's own (``landcover``, ``ntl``).
+        Cube variable; default the product's own (``landcover``, ``ntl``, ``elevation``).
     legend
-        Checked against every value of the data when given.
+        Checked against every value of the data when given, or when the profile names one.
     times
         One date per band over all files in order: dates, or YYYY-MM-DD, YYYY-MM, YYYY. Default:
         a year, year-month or date in the band description, else (single-band files) in the file
         name.
     scale, offset
-        Physical value = stored × scale + offset; recorded in the items.
+        Physical value = stored × scale + offset (default 1 and 0); recorded in the items.
     link
         Leave the rasters (GeoTIFF, JPEG 2000 or PNG) where they are. The catalogue then works
         only where they stay.
@@ -106,20 +94,31 @@ def build_catalog(
 
     Raises
     ------
+    InputError
+        A profile together with what it says itself.
     SourceError
         A file cannot be read, has no CRS, is not north-up, has no time or one that may be several
-        years, two layers are the same place and time, or ``out`` is a file, holds something else
-        or cannot be written. Nothing is left behind.
+        years, is not named as the profile says, two layers are the same place and time, or ``out``
+        is a file, holds something else or cannot be written. Nothing is left behind.
     LegendError
         The data hold a code that the legend misses.
     """
     # pystac makes asset addresses relative to absolute folders only
     out = Path(out).resolve()
+    paths = [Path(f) for f in files]
+    if profile is not None:
+        known = _profile(profile, product, variable, times, scale, offset)
+        product, legend = _of_profile(known), legend or known.legend
+        layers = named_layers(paths, known, _count)
+    else:
+        product = product or "landcover"
+        name = variable or _VARIABLE.get(product)
+        if name is None:
+            raise InputError("imagery has several bands: name the variable, e.g. variable='red'")
+        layers = _dated_layers(paths, times, name)
+        layers = [replace(k, scale=scale or 1.0, offset=offset or 0.0) for k in layers]
     spec = None if legend is None else load_legend(legend)
-    name = variable or {"landcover": "landcover", "lights": "ntl"}.get(product)
-    if name is None:
-        raise InputError("imagery has several bands: name the variable, e.g. variable='red'")
-    layers = _layers([Path(f) for f in files], times)
+    items = _grouped(layers)
     _check_free(out)
     inside = [layer.path for layer in layers if layer.path.resolve().is_relative_to(out)]
     if inside:
@@ -128,22 +127,22 @@ def build_catalog(
         )
     work = _scratch(out)
     try:
-        collection = _collection(product, spec, layers)
-        done = 0
+        assets: dict[Layer, Described] = {}
         for path in dict.fromkeys(layer.path for layer in layers):
             # one open file for all its bands: GDAL then decodes interleaved bands once
-            with _open(path) as src:
-                linked = _link(path) if link else None
+            with open_raster(path) as src:
+                linked = link_file(path) if link else None
                 for layer in (entry for entry in layers if entry.path == path):
                     if spec is not None:
-                        _check_codes(src, layer, spec)
-                    asset = linked or _file(_write_cog(src, layer, product, work))
-                    collection.add_item(
-                        _item(src, layer, name, asset, linked=link, scale=scale, offset=offset)
-                    )
-                    done += 1
+                        check_codes(src, layer, spec)
+                    file = linked or hash_file(write_cog(src, layer, product, work))
+                    assets[layer] = describe(src, layer, file, linked=link)
                     if progress is not None:
-                        progress(done, len(layers))
+                        progress(len(assets), len(layers))
+        index = _band_index(assets) if link else {}
+        collection = _collection(product, spec, layers)
+        for group in items.values():
+            collection.add_item(_item(group, assets, own_band=link and not index))
         collection.update_extent_from_items()
         catalog = pystac.Catalog(out.name, f"{len(layers)} layers of {product}")
         catalog.add_child(collection)
@@ -152,13 +151,42 @@ def build_catalog(
         catalog.save(pystac.CatalogType.SELF_CONTAINED)
         folders = {os.path.relpath(layer.path.resolve().parent, out) for layer in layers}
         roots = sorted(folders) if link else []
-        _write_source(work / _MARKER, out.name, product, collection.id, legend, roots)
+        _write_source(work / _MARKER, out.name, product, collection.id, legend, roots, index)
         if out.exists():
             shutil.rmtree(out)
         work.replace(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return out / (_MARKER if link else "catalog.json")
+
+
+def _profile(
+    profile: str | Path | Source, product: str | None, variable: str | None,
+    times: Sequence[object] | None, scale: float | None, offset: float | None,
+) -> SourceConfig:  # fmt: skip
+    said = {"product": product, "variable": variable, "times": times, "scale": scale,
+            "offset": offset}  # fmt: skip
+    twice = [name for name, value in said.items() if value is not None]
+    if twice:
+        raise InputError(f"a profile says {', '.join(twice)} itself; leave that out")
+    config = open_source(profile).config
+    if config.kind != "files":
+        raise SourceError(
+            f"source {config.name!r} is of kind {config.kind!r}; a profile is of kind 'files'"
+        )
+    return config
+
+
+def _of_profile(config: SourceConfig) -> Product:
+    if config.product is None:
+        raise SourceError(f"source {config.name!r} names no product; a build needs one")
+    return config.product
+
+
+def _count(path: Path) -> int:
+    with open_raster(path) as src:
+        check_georeference(src, path)
+        return int(src.count)
 
 
 def _check_free(out: Path) -> None:
@@ -181,13 +209,13 @@ def _scratch(out: Path) -> Path:
     return work
 
 
-def _layers(files: list[Path], times: Sequence[dt.date | str] | None) -> list[_Layer]:
-    if not files:
-        raise SourceError("no rasters were given")
+def _dated_layers(
+    files: list[Path], times: Sequence[dt.date | str] | None, variable: str
+) -> list[Layer]:
     bands: list[tuple[Path, int, str | None]] = []
     for path in files:
-        with _open(path) as src:
-            _check_georeference(src, path)
+        with open_raster(path) as src:
+            check_georeference(src, path)
             bands += [(path, i, src.descriptions[i - 1]) for i in range(1, src.count + 1)]
     if times is not None and len(times) != len(bands):
         raise SourceError(f"{len(times)} times were given for {len(bands)} bands")
@@ -198,25 +226,25 @@ def _layers(files: list[Path], times: Sequence[dt.date | str] | None) -> list[_L
         else:
             single = sum(b[0] == path for b in bands) == 1
             moment = _own_time(path, band, text, single=single)
-        layers.append(_Layer(path, band, moment))
-    ids = [layer.id for layer in layers]
-    twice = sorted({i for i in ids if ids.count(i) > 1})
-    if twice:
-        raise SourceError(f"layers given twice for one file and time: {twice[:5]}")
-    return sorted(layers, key=lambda layer: (layer.time, layer.id))
+        layers.append(Layer(path, band, moment, variable, f"{path.stem}-{moment:%Y%m%d}"))
+    return layers
 
 
-def _check_georeference(src: DatasetReader, path: Path) -> None:
-    if src.crs is None:
-        raise SourceError(
-            f"{path} has no CRS; assign one first, e.g. rio edit-info --crs EPSG:4326 FILE"
-        )
-    east, skew, _, tilt, south = tuple(src.transform)[:5]
-    if skew or tilt or east <= 0 or south >= 0:
-        raise SourceError(
-            f"{path} is not north-up (it is rotated, mirrored or has no transform); make it so "
-            "first: gdalwarp -r near FILE NEW.tif"
-        )
+def _grouped(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+    """Layers of each item, in order of time."""
+    if not layers:
+        raise SourceError("no rasters were given")
+    items: dict[str, list[Layer]] = {}
+    for layer in sorted(layers, key=lambda k: (k.time, k.item)):
+        group = items.setdefault(layer.item, [])
+        twice = [k.path.name for k in group if k.variable == layer.variable]
+        if twice:
+            raise SourceError(
+                f"two layers of {layer.variable!r} are given twice for one place and time "
+                f"({layer.item}): {twice[0]} and {layer.path.name}; keep one"
+            )
+        group.append(layer)
+    return items
 
 
 def _own_time(path: Path, band: int, text: str | None, *, single: bool) -> dt.datetime:
@@ -230,106 +258,62 @@ def _own_time(path: Path, band: int, text: str | None, *, single: bool) -> dt.da
     return moment
 
 
-def _open(path: Path) -> DatasetReader:
-    try:
-        # rasterio.open takes one driver only
-        with rasterio.Env():
-            return DatasetReader(str(path), driver=list(RASTER_DRIVERS))
-    except rasterio.errors.RasterioIOError as err:
+def _band_index(assets: Mapping[Layer, Described]) -> dict[str, int]:
+    """Band of each variable, where the variables of one item lie in different bands."""
+    bands: dict[str, set[int | None]] = {}
+    for layer, asset in assets.items():
+        bands.setdefault(layer.variable, set()).add(asset.index)
+    if len(bands) < 2 or all(known == {None} for known in bands.values()):
+        return {}
+    index = {name: known.pop() for name, known in bands.items() if len(known) == 1}
+    if len(index) < len(bands) or None in index.values():
         raise SourceError(
-            f"{path} cannot be read as a raster: {err} (read are {', '.join(RASTER_DRIVERS)}; "
-            "turn other files into GeoTIFF with gdal_translate)"
-        ) from err
-
-
-def _link(path: Path) -> _File:
-    real = path.resolve()
-    check_href(str(real), roots=[real.parent])
-    return _file(real)
-
-
-def _file(path: Path) -> _File:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _File(path, _MULTIHASH_SHA256 + digest)
-
-
-def _check_codes(src: DatasetReader, layer: _Layer, legend: Legend) -> None:
-    nodata = src.nodatavals[layer.band - 1]
-    seen: set[int] = set()
-    for window in _strips(src):
-        seen.update(np.unique(src.read(layer.band, window=window)).tolist())
-    seen.discard(nodata)
-    legend.require(sorted(seen), f"{layer.path} band {layer.band}")
-
-
-def _strips(src: DatasetReader) -> Iterable[rasterio.windows.Window]:
-    step = max(1, 2**24 // src.width)
-    for row in range(0, src.height, step):
-        yield rasterio.windows.Window(0, row, src.width, min(step, src.height - row))
-
-
-def _write_cog(src: DatasetReader, layer: _Layer, product: Product, work: Path) -> Path:
-    folder = work / product / layer.id
-    folder.mkdir(parents=True)
-    path = folder / f"{layer.id}.tif"
-    profile = {
-        "driver": "COG", "width": src.width, "height": src.height, "count": 1,
-        "dtype": src.dtypes[layer.band - 1], "crs": src.crs, "transform": src.transform,
-        "nodata": src.nodatavals[layer.band - 1], "compress": "DEFLATE", "blocksize": 512,
-        "predictor": "YES",
-        "overview_resampling": "NEAREST" if product == "landcover" else "AVERAGE",
-    }  # fmt: skip
-    with rasterio.open(path, "w", **profile) as dst:
-        for window in _strips(src):
-            dst.write(src.read(layer.band, window=window), 1, window=window)
-    return path
+            "the linked files hold their variables in bands that change from file to file; build "
+            "without link"
+        )
+    return {name: band for name, band in index.items() if band is not None}
 
 
 def _item(
-    src: DatasetReader, layer: _Layer, variable: str, file: _File,
-    *, linked: bool, scale: float, offset: float,
-) -> pystac.Item:  # fmt: skip
-    bounds = transform_bounds(src.crs, "EPSG:4326", *src.bounds, densify_pts=21)
-    epsg = src.crs.to_epsg()
-    properties = {
-        "proj:shape": [src.height, src.width],
-        "proj:transform": list(src.transform)[:6],
-        **({"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": src.crs.to_wkt()}),
-    }
-    bands = [
-        {"data_type": dtype, "scale": scale, "offset": offset}
-        | ({} if nodata is None else {"nodata": _json_nodata(nodata)})
-        for dtype, nodata in zip(src.dtypes, src.nodatavals, strict=True)
-    ]
-    if linked and len(bands) > 1:
-        properties["minetrace:band"] = layer.band
-    else:
-        bands = [bands[layer.band - 1]]
+    layers: Sequence[Layer], assets: Mapping[Layer, Described], *, own_band: bool
+) -> pystac.Item:
+    first = assets[layers[0]]
+    bounds = first.bounds
+    properties = dict(first.grid)
+    if own_band and first.index is not None:
+        properties["minetrace:band"] = first.index
     item = pystac.Item(
-        id=layer.id, geometry=mapping(box(*bounds)), bbox=list(bounds), datetime=layer.time,
-        properties=properties, stac_extensions=list(_EXTENSIONS),
+        id=layers[0].item, geometry=mapping(box(*bounds)), bbox=list(bounds),
+        datetime=layers[0].time, properties=properties, stac_extensions=list(_EXTENSIONS),
     )  # fmt: skip
-    asset = pystac.Asset(
-        str(file.path), media_type=pystac.MediaType.COG, roles=["data"],
-        extra_fields={"raster:bands": bands, "file:checksum": file.checksum},
-    )  # fmt: skip
-    item.add_asset(variable, asset)
+    if layers[0].whole_year:
+        start = layers[0].time
+        item.common_metadata.start_datetime = start
+        item.common_metadata.end_datetime = start.replace(start.year + 1) - dt.timedelta(seconds=1)
+    for layer in layers:
+        own = assets[layer]
+        # an asset on a grid of its own says so itself
+        grid = {} if own.grid == first.grid else own.grid
+        item.add_asset(
+            layer.variable,
+            pystac.Asset(
+                str(own.file.path), media_type=pystac.MediaType.COG, roles=["data"],
+                extra_fields={
+                    "raster:bands": own.bands, "file:checksum": own.file.checksum, **grid,
+                },
+            ),
+        )  # fmt: skip
     return item
 
 
-def _json_nodata(value: float) -> float | int | str:
-    if np.isnan(value):
-        return "nan"
-    return int(value) if float(value).is_integer() else value
-
-
 def _collection(
-    product: Product, legend: Legend | None, layers: Sequence[_Layer]
+    product: Product, legend: Legend | None, layers: Sequence[Layer]
 ) -> pystac.Collection:
-    spec = next(iter(NODES[product].values()))
-    title = legend.title if legend is not None else spec.long_name
-    span = pystac.TemporalExtent([[layers[0].time, layers[-1].time]])
+    nouns = NODES.get(product, {})
+    spec = nouns.get(layers[0].variable) or next(iter(nouns.values()), None)
+    title = legend.title if legend is not None else spec.long_name if spec else product
+    moments = [layer.time for layer in layers]
+    span = pystac.TemporalExtent([[min(moments), max(moments)]])
     world = pystac.SpatialExtent([[-180.0, -90.0, 180.0, 90.0]])
     return pystac.Collection(
         product, title, pystac.Extent(world, span), title=title, license="other"
@@ -338,12 +322,16 @@ def _collection(
 
 def _write_source(
     path: Path, name: str, product: Product, collection: str,
-    legend: str | Path | None, roots: Sequence[str],
+    legend: str | Path | None, roots: Sequence[str], index: Mapping[str, int],
 ) -> None:  # fmt: skip
     lines = [
         f"name = {_quote(name)}", 'kind = "static"', 'href = "catalog.json"',
         f"collection = {_quote(collection)}", f"product = {_quote(product)}",
     ]  # fmt: skip
+    if legend is not None:
+        lines.append(f"legend = {_quote(str(legend))}")
+    if index:
+        lines.append(f"band_index = {{ {', '.join(f'{k} = {v}' for k, v in index.items())} }}")
     if roots:
         lines.append(f"roots = [{', '.join(_quote(r) for r in roots)}]")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

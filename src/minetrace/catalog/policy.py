@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from minetrace.errors import HrefError
 
@@ -23,10 +24,11 @@ RASTER_DRIVERS = (
     "GTiff", "COG", "JP2OpenJPEG", "PNG", "HFA", "ENVI", "AAIGrid", "netCDF",
 )  # fmt: skip
 """GDAL drivers whose files hold their own pixels; a virtual raster could name any file."""
+_NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def check_href(href: str, *, roots: Sequence[Path], hosts: Sequence[str] = ()) -> str:
-    """Return the address to open, or refuse it.
+    """Return the address to open, or refuse it. Nothing is asked of the network.
 
     Parameters
     ----------
@@ -36,6 +38,7 @@ def check_href(href: str, *, roots: Sequence[Path], hosts: Sequence[str] = ()) -
         Folders that local assets may lie in, compared after links are resolved.
     hosts
         Host names that remote assets may come from; ``*.example.org`` allows its subdomains.
+        A numeric address must be named in full.
 
     Raises
     ------
@@ -50,9 +53,23 @@ def check_href(href: str, *, roots: Sequence[Path], hosts: Sequence[str] = ()) -
             f"asset address {href!r} names a virtual file system of GDAL; give the "
             "plain path or https address"
         )
-    parts = urlsplit(href)
+    parts = _split(href)
     if parts.scheme in ("", "file"):
         return _check_local(Path(unquote(parts.path)), roots)
+    return check_remote(href, hosts=hosts)
+
+
+def check_remote(href: str, *, hosts: Sequence[str]) -> str:
+    """Return a remote address, or refuse it; see `check_href`."""
+    parts = _split(href)
+    if parts.scheme == "s3":
+        raise HrefError(
+            f"asset address {redact(href)!r} is in an S3 bucket; only local files and https are "
+            "opened. If the bucket is public, map it in [rewrite] of the source's TOML: "
+            f'"s3://{parts.netloc}/" = "https://{parts.netloc}.s3.REGION.amazonaws.com/". Buckets '
+            "whose requester pays (usgs-landsat) want AWS keys of your own; take the collection "
+            "from a provider that serves it over https"
+        )
     if parts.scheme not in ("https", "http"):
         raise HrefError(
             f"asset address {redact(href)!r} has scheme {parts.scheme!r}; only local "
@@ -63,25 +80,86 @@ def check_href(href: str, *, roots: Sequence[Path], hosts: Sequence[str] = ()) -
         raise HrefError(
             f"asset address on {host!r} carries user information; keep secrets out of catalogues"
         )
-    if not any(_host_matches(host, allowed.lower()) for allowed in hosts):
+    if not host_allowed(host, hosts):
         raise HrefError(
             f"host {host!r} is not among the hosts of this source "
             f"({', '.join(hosts) or 'none'}); add it to the source's TOML to allow it"
         )
-    if parts.scheme == "http" and host not in ("127.0.0.1", "localhost"):
+    if parts.scheme == "http" and host not in ("127.0.0.1", "::1", "localhost"):
         raise HrefError(f"asset address {redact(href)!r} is plain http; use https")
     return href
 
 
 def redact(href: str) -> str:
-    """Address without its query, where signatures and tokens live."""
-    return urlsplit(href)._replace(query="", fragment="").geturl()
+    """Address without its query, where signatures and tokens live, and without user information.
+
+    Examples
+    --------
+    >>> redact("https://me:pw@data.org/a.tif?sig=secret")
+    'https://data.org/a.tif'
+    """
+    try:
+        parts = urlsplit(href)
+    except ValueError:
+        return href.partition("?")[0]
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=place, query="", fragment="").geturl()
 
 
-def _host_matches(host: str, allowed: str) -> bool:
-    if allowed.startswith("*."):
-        return host.endswith(allowed[1:])
-    return host == allowed
+def host_allowed(host: str, hosts: Sequence[str]) -> bool:
+    """Whether a host is one of those named; a numeric address matches no wildcard.
+
+    Examples
+    --------
+    >>> host_allowed("a.tiles.org", ["*.tiles.org"]), host_allowed("127.0.0.1", ["*.0.0.1"])
+    (True, False)
+    """
+    plain = host.strip("[]").lower()
+    if plain in (named.strip("[]").lower() for named in hosts):
+        return True
+    return not _is_numeric(plain) and any(
+        named.startswith("*.") and plain.endswith(named[1:].lower()) for named in hosts
+    )
+
+
+def is_public(address: str) -> bool:
+    """Whether a numeric address is one that the whole internet can reach.
+
+    Addresses that hold another one (mapped, 6to4, Teredo, NAT64) are judged by that as well.
+
+    Examples
+    --------
+    >>> is_public("10.0.0.1"), is_public("::ffff:10.0.0.1"), is_public("8.8.8.8")
+    (False, False, True)
+    """
+    ip: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
+    inner: list[IPv4Address | IPv6Address] = [ip]
+    if isinstance(ip, IPv6Address):
+        held = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+        if ip in _NAT64:
+            held.append(IPv4Address(int(ip) & 0xFFFFFFFF))
+        inner += [h for h in held if h is not None]
+        if ip.ipv4_mapped is not None:
+            inner.remove(ip)
+    return all(i.is_global and not i.is_multicast for i in inner)
+
+
+def _is_numeric(host: str) -> bool:
+    """Whether a resolver would read the host as an address: decimal, octal and hex forms too."""
+    if ":" in host:
+        return True
+    last = host.rstrip(".").rpartition(".")[2]
+    return last.isdigit() or bool(re.fullmatch(r"0x[0-9a-f]*", last))
+
+
+def _split(href: str) -> SplitResult:
+    try:
+        parts = urlsplit(href)
+        # a port that is no number shows only when asked for
+        _ = parts.port
+    except ValueError as err:
+        raise HrefError(f"asset address {redact(href)!r} is no address: {err}") from None
+    return parts
 
 
 def _check_local(path: Path, roots: Sequence[Path]) -> str:

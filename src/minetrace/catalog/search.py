@@ -1,36 +1,46 @@
-"""Find the items of a source for a place and a span of years."""
+"""Find the items of a source for a place and a span of years: one call for every kind."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
 
 import pystac
 import pystac_client
-import requests
+import shapely
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
-from shapely.geometry import box, mapping, shape
+from pystac_client.warnings import DoesNotConformTo
+from shapely.geometry import MultiPolygon, box, mapping
 from shapely.geometry.base import BaseGeometry
-from urllib3.util.retry import Retry
 
-from minetrace.catalog.policy import redact
+from minetrace.catalog.parquet import read_items
+from minetrace.catalog.parse import footprint, parse_item
+from minetrace.catalog.policy import host_allowed, redact
 from minetrace.catalog.source import Source
-from minetrace.errors import SourceError, UnavailableError
+from minetrace.catalog.web import StacIO
+from minetrace.errors import SourceError
 
-# pystac-client's own default gives up on the first 503, and on any failed POST
-_RETRY = Retry(
-    total=6,
-    backoff_factor=0.5,
-    status_forcelist=(429, 500, 502, 503, 504),
-    allowed_methods=None,
-    respect_retry_after_header=True,
-)
+__all__ = ["covers", "footprint", "item_time", "sample", "search"]
+
+MAX_ITEMS = 20_000
+"""Most items of one search; more is a request for a whole country."""
+_VERTICES = 500
+"""Most vertices of a place that is sent; services refuse long requests."""
+_NO_STAC = (
+    APIError, ClientTypeError, DoesNotConformTo, pystac.STACTypeError, pystac.STACError, KeyError,
+    TypeError, ValueError,
+)  # fmt: skip
+_PAGE = 100
+"""Items a page: larger pages of Sentinel-2 exceed what some services may answer."""
 
 
 def search(
     source: Source,
     geometry: BaseGeometry,
-    years: tuple[int, int],
+    years: tuple[int, int] | None,
     *,
     collection: str | None = None,
 ) -> list[pystac.Item]:
@@ -39,41 +49,67 @@ def search(
     Parameters
     ----------
     source
-        From `open_source`.
+        From `open_source`: an API, a static catalogue or a stac-geoparquet file.
     geometry
         Place, EPSG:4326.
     years
-        First and last year, both included.
+        First and last year, both included, in which an item starts; None for any time, as for
+        terrain.
     collection
-        Collection to look in; default the source's own, or all of a static catalogue.
+        Collection to look in; default the source's own, or all that a file holds.
 
     Returns
     -------
     list of Item
-        Sorted by time, then id; empty when nothing matches.
+        Sorted by time, then id, each once; empty when nothing matches.
 
     Raises
     ------
     SourceError
-        The collection does not exist, or the API does not answer after retries.
+        The collection does not exist, an item is malformed, there are too many items, or the
+        source describes files and holds none.
+    UnavailableError
+        The API does not answer after retries.
+    """
+    wanted = collection or source.config.collection
+    kind = source.config.kind
+    if kind == "api":
+        found: Iterable[pystac.Item] = _search_api(source, geometry, years, wanted)
+    elif kind == "geoparquet":
+        found = read_items(source.path, geometry, wanted, limit=MAX_ITEMS)
+    elif kind == "files":
+        raise SourceError(
+            f"source {source.name!r} describes files that you download from {source.config.href}; "
+            f"make a catalogue of yours with `minetrace catalog build --source {source.name} "
+            "FILES… --out DIR` and name DIR"
+        )
+    else:
+        _require_collection(source, wanted)
+        near = sorted(source.outlines.query(geometry, predicate="intersects"))
+        found = (source.items[i] for i in near)
+        found = (item for item in found if wanted in (None, item.collection_id))
+    kept: dict[tuple[str | None, str], pystac.Item] = {}
+    for item in found:
+        in_time = years is None or years[0] <= item_time(item).year <= years[1]
+        if in_time and covers(item, geometry):
+            kept.setdefault((item.collection_id, item.id), item)
+    return sorted(kept.values(), key=lambda item: (item_time(item).isoformat(), item.id))
+
+
+def sample(source: Source, *, collection: str | None = None) -> pystac.Item | None:
+    """Any one item of a source, to see what its items are like; None where it has none.
+
+    Raises
+    ------
+    SourceError, UnavailableError
+        As for `search`.
     """
     wanted = collection or source.config.collection
     if source.config.kind == "api":
-        return _search_api(source, geometry, years, wanted)
-    if wanted is not None:
-        known = {item.collection_id for item in source.items}
-        if wanted not in known:
-            raise SourceError(
-                f"source {source.name!r} has no collection {wanted!r}; it has "
-                f"{', '.join(sorted(str(k) for k in known))}"
-            )
-    return [
-        item
-        for item in source.items
-        if wanted in (None, item.collection_id)
-        and years[0] <= item_time(item).year <= years[1]
-        and covers(item, geometry)
-    ]
+        found = _ask(source, wanted, limit=1, max_items=1)
+    else:
+        found = search(source, box(-180, -90, 180, 90), None, collection=wanted)
+    return found[0] if found else None
 
 
 def item_time(item: pystac.Item) -> dt.datetime:
@@ -89,37 +125,77 @@ def covers(item: pystac.Item, geometry: BaseGeometry) -> bool:
     return bool(footprint(item).intersects(geometry))
 
 
-def footprint(item: pystac.Item) -> BaseGeometry:
-    """Outline of an item, EPSG:4326."""
-    if item.geometry is not None:
-        return shape(item.geometry)
-    if item.bbox is None:
-        raise SourceError(f"item {item.id!r} has neither geometry nor bbox")
-    west, south, east, north = item.bbox[:2] + item.bbox[len(item.bbox) // 2 :][:2]
-    return box(west, south, east, north)
+def _require_collection(source: Source, wanted: str | None) -> None:
+    known = {item.collection_id for item in source.items}
+    if wanted is not None and wanted not in known:
+        raise SourceError(
+            f"source {source.name!r} has no collection {wanted!r}; it has "
+            f"{', '.join(sorted(str(k) for k in known))}"
+        )
+
+
+def _connection(source: Source) -> StacIO:
+    """What asks the API; it sends the source's key where the API's host is among the hosts."""
+    own = (urlsplit(source.config.href).hostname or "").lower()
+    signer = source.signer()
+    keyed = signer is not None and host_allowed(own, source.config.hosts)
+    return StacIO(
+        headers=signer.headers(source.config.href) if signer and keyed else {},
+        params=signer.parameters() if signer and keyed else {},
+        host_ok=lambda host: host == own or host_allowed(host, source.config.hosts),
+    )
 
 
 def _search_api(
-    source: Source, geometry: BaseGeometry, years: tuple[int, int], collection: str | None
+    source: Source,
+    geometry: BaseGeometry,
+    years: tuple[int, int] | None,
+    collection: str | None,
 ) -> list[pystac.Item]:
+    # an item that started the year before may still last: `search` keeps those that start in it
+    span = None if years is None else f"{years[0]}-01-01T00:00:00Z/{years[1]}-12-31T23:59:59Z"
+    found = _ask(
+        source, collection, intersects=mapping(_short(geometry)), datetime=span, limit=_PAGE,
+        max_items=MAX_ITEMS + 1,
+    )  # fmt: skip
+    if len(found) > MAX_ITEMS:
+        raise SourceError(
+            f"the STAC API {redact(source.config.href)} has more than {MAX_ITEMS:,} items of "
+            f"{collection!r} there; ask for a smaller place or fewer years"
+        )
+    return found
+
+
+def _short(geometry: BaseGeometry) -> BaseGeometry:
+    """The geometry, or a simpler one around it; `search` compares footprints with the true one."""
+    if shapely.get_num_coordinates(geometry) <= _VERTICES:
+        return geometry
+    parts = getattr(geometry, "geoms", [geometry])
+    # the boxes of the two sides of the antimeridian stay apart
+    sides = [[p.bounds for p in parts if (p.centroid.x < 0) == west] for west in (True, False)]
+    boxes = [
+        box(*(min(b[i] for b in side) for i in (0, 1)), *(max(b[i] for b in side) for i in (2, 3)))
+        for side in sides
+        if side
+    ]
+    return boxes[0] if len(boxes) == 1 else MultiPolygon(boxes)
+
+
+def _ask(source: Source, collection: str | None, **query: Any) -> list[pystac.Item]:
+    """Items that an API gives for a query."""
     if collection is None:
         raise SourceError(f"source {source.name!r} is an API: name a collection")
     where = redact(source.config.href)
+    connection = _connection(source)
     try:
-        client = pystac_client.Client.open(
-            source.config.href, stac_io=StacApiIO(max_retries=_RETRY, timeout=60)
-        )
-        found = list(
-            client.search(
-                collections=[collection],
-                intersects=mapping(geometry),
-                datetime=f"{years[0]}-01-01T00:00:00Z/{years[1]}-12-31T23:59:59Z",
-            ).items()
-        )
-    except (APIError, requests.RequestException) as err:
-        reason = type(err).__name__
-        raise UnavailableError(
-            f"the STAC API {where} did not answer a search ({reason}) after "
-            f"{_RETRY.total} tries; try again later"
+        with connection.session:
+            client = pystac_client.Client.open(source.config.href, stac_io=connection)
+            found = client.search(collections=[collection], **query).items_as_dicts()
+            return [parse_item(fields, f"the STAC API {where}") for fields in found]
+    except SourceError:
+        raise
+    except _NO_STAC as err:
+        raise SourceError(
+            f"the STAC API {where} answers a search of {collection!r} with something that is no "
+            f"STAC ({type(err).__name__}: {err}); is the address that of its landing page?"
         ) from err
-    return sorted(found, key=lambda item: (item_time(item).isoformat(), item.id))

@@ -5,42 +5,29 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pystac
 import pystac.stac_io
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
+from shapely import STRtree
 
+from minetrace.catalog.config import SourceConfig
+from minetrace.catalog.parse import footprint, without_storage
 from minetrace.catalog.policy import check_href
-from minetrace.errors import SourceError
+from minetrace.catalog.signing import Signer
+from minetrace.errors import HrefError, SourceError
 from minetrace.schema.shipped import shipped_file
 
-
-class SourceConfig(BaseModel):
-    """One file of ``catalogs/``; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    title: str = ""
-    kind: Literal["static", "api"]
-    href: str
-    """Static: the catalogue's JSON, relative to this file. API: the https address."""
-    collection: str | None = None
-    product: Literal["imagery", "landcover", "lights"] | None = None
-    """What the source holds; a recipe that asks it for anything else is refused."""
-    bands: dict[str, str] = {}
-    """Cube variable → asset key, where they differ."""
-    hosts: tuple[str, ...] = ()
-    roots: tuple[str, ...] = ()
-    """Folders beside the catalogue's own that assets may lie in."""
+_LOCAL = ("static", "geoparquet")
 
 
 @dataclass(frozen=True)
 class Source:
-    """An opened source. Static ones hold their items, API ones ask at each search."""
+    """An opened source. Static ones hold their items, the others look at each search."""
 
     config: SourceConfig
     folder: Path
@@ -56,25 +43,71 @@ class Source:
     def roots(self) -> tuple[Path, ...]:
         """Folders that local assets may lie in."""
         extra = tuple(self.folder / r for r in self.config.roots)
-        if self.config.kind == "static":
-            return ((self.folder / self.config.href).parent, *extra)
-        return extra
+        return (self.path.parent, *extra) if self.config.kind in _LOCAL else extra
+
+    @property
+    def path(self) -> Path:
+        """Catalogue file of a static or geoparquet source."""
+        return self.folder / self.config.href
+
+    @cached_property
+    def outlines(self) -> STRtree:
+        """Footprints of the items, in their order, to be asked for a place."""
+        return STRtree([footprint(item) for item in self.items])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the tree, which a copy makes again where it needs it."""
+        return {k: v for k, v in self.__dict__.items() if k != "outlines"}
 
     def asset_key(self, variable: str) -> str:
         """Asset that holds a cube variable."""
         return self.config.bands.get(variable, variable)
 
+    def band(self, item: pystac.Item, variable: str) -> int:
+        """Band of its asset that holds a cube variable, from 1."""
+        known = self.config.band_index.get(variable)
+        return int(item.properties.get("minetrace:band", 1)) if known is None else known
+
+    def signer(self) -> Signer | None:
+        """What signs addresses when they are opened; None where none is needed."""
+        return None if self.config.sign is None else Signer(self.config.sign, self.config.hosts)
+
     def check_href(self, item: pystac.Item, key: str) -> str:
-        """Address of an item's asset if this source may open it."""
+        """Unsigned address of an item's asset, if this source may open it.
+
+        Where the asset's own address is not allowed, its alternates are tried.
+        """
         asset = item.assets.get(key)
         if asset is None:
             raise SourceError(
                 f"item {item.id!r} of source {self.name!r} has no asset {key!r}; it "
                 f"has {', '.join(item.assets)}. Map the band in [bands]"
             )
-        return check_href(
-            asset.get_absolute_href() or asset.href, roots=self.roots, hosts=self.config.hosts
-        )
+        try:
+            return self._check(asset.get_absolute_href() or asset.href)
+        except HrefError as err:
+            for href in _alternates(asset):
+                try:
+                    return self._check(href)
+                except HrefError:
+                    continue
+            raise err
+
+    def _check(self, href: str) -> str:
+        for prefix, instead in self.config.rewrite.items():
+            if href.startswith(prefix):
+                href = instead + href.removeprefix(prefix)
+                break
+        signer = self.signer()
+        bare = href if signer is None else signer.bare(href)
+        return check_href(bare, roots=self.roots, hosts=self.config.hosts)
+
+
+def _alternates(asset: pystac.Asset) -> list[str]:
+    """Other addresses of the same bytes, by the alternate-assets extension."""
+    others = asset.extra_fields.get("alternate")
+    entries = others.values() if isinstance(others, dict) else ()
+    return [str(e["href"]) for e in entries if isinstance(e, dict) and e.get("href")]
 
 
 def open_source(name_or_path: str | Path | Source) -> Source:
@@ -83,9 +116,9 @@ def open_source(name_or_path: str | Path | Source) -> Source:
     Parameters
     ----------
     name_or_path
-        The name of a file in ``catalogs/``, the path of a source TOML, or the path of a static
-        STAC catalogue or collection (JSON), or a folder that holds ``source.toml`` or
-        ``catalog.json``. Static catalogues are read here, metadata only.
+        The name of a file in ``catalogs/``, the path of a source TOML, of a static STAC catalogue
+        or collection (JSON) or of a stac-geoparquet file, or a folder that holds ``source.toml``
+        or ``catalog.json``. Static catalogues are read here, metadata only.
 
     Raises
     ------
@@ -114,6 +147,9 @@ def open_source(name_or_path: str | Path | Source) -> Source:
             raise SourceError(f"there is no catalogue {path}")
         config = SourceConfig(name=path.resolve().parent.name, kind="static", href=path.name)
         return _load_static(config, path.resolve().parent)
+    if path.suffix == ".parquet":
+        config = SourceConfig(name=path.stem, kind="geoparquet", href=path.name)
+        return _present(Source(config, path.resolve().parent))
     path = shipped_file("catalogs", name_or_path if path.suffix != ".toml" else path, SourceError)
     try:
         config = SourceConfig(**tomllib.loads(path.read_text(encoding="utf-8")))
@@ -128,7 +164,13 @@ def open_source(name_or_path: str | Path | Source) -> Source:
         raise SourceError(f"source {path}: {faults}") from err
     if config.kind == "static":
         return _load_static(config, path.resolve().parent)
-    return Source(config, path.resolve().parent)
+    return _present(Source(config, path.resolve().parent))
+
+
+def _present(source: Source) -> Source:
+    if source.config.kind == "geoparquet" and not source.path.is_file():
+        raise SourceError(f"source {source.name!r}: there is no file {source.path}")
+    return source
 
 
 class _LocalIO(pystac.stac_io.DefaultStacIO):
@@ -147,6 +189,9 @@ class _LocalIO(pystac.stac_io.DefaultStacIO):
             return path.read_text(encoding="utf-8")
         except OSError as err:
             raise SourceError(f"catalogue file {path} cannot be read: {err.strerror}") from err
+
+    def json_loads(self, txt: str, *args: object, **kwargs: object) -> dict[str, Any]:
+        return without_storage(super().json_loads(txt, *args, **kwargs))
 
 
 def _load_static(config: SourceConfig, folder: Path) -> Source:

@@ -7,7 +7,7 @@ import os
 import sys
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -160,22 +160,25 @@ def cube(
     site: Annotated[str, typer.Argument(help="Site id in the site file.")],
     recipe: RecipeName,
     sites: SitesFile,
-    out: Annotated[Path, typer.Option("--out", help="Store to write (zarr folder).")],
+    out: Annotated[str, typer.Option("--out", help="Store: a folder, or s3://bucket/prefix.")],
     layer: Layer = None,
     id_column: IdColumn = None,
+    resume: Annotated[bool, typer.Option(help="Keep the years that the store has.")] = True,
+    catalog: Annotated[
+        bool, typer.Option("--catalog", help="List the stores of the folder in catalog.json.")
+    ] = False,
 ) -> int:
-    """Save the cube of one site as zarr v3."""
+    """Save the cube of one site as zarr v3, or add its new years to a store."""
     from minetrace.cli import console
     from minetrace.cubes import open_cube
-    from minetrace.sites import read_sites
-    from minetrace.store import save_cube
+    from minetrace.store import save_cube, write_catalog
 
-    frame = read_sites(sites, layer=layer, id_column=id_column)
-    row = frame[frame.site_id == site]
-    if row.empty:
-        raise InputError(f"{sites} has no site {site!r}; `minetrace sites check` lists the ids")
-    opened = open_cube(row, recipe)
-    console.out.print(str(save_cube(opened, out)), markup=False, soft_wrap=True)
+    if catalog and "://" in out:
+        raise InputError("--catalog lists the stores of a local folder, and --out is an address")
+    opened = open_cube(_site(sites, site, layer, id_column), recipe)
+    console.out.print(str(save_cube(opened, out, resume=resume)), markup=False, soft_wrap=True)
+    if catalog:
+        console.out.print(str(write_catalog(Path(out).parent)), markup=False, soft_wrap=True)
     missing = str(opened.attrs["missing"])
     if missing:
         console.out.print(f"no items for: {missing}", markup=False)
@@ -228,20 +231,35 @@ def sites_merge(
     return Exit.GAPS if any(f.attrs.get("rejected") for f in frames) else Exit.COMPLETE
 
 
+@catalog_app.command("list")
+def catalog_list() -> int:
+    """List the sources that ship with minetrace."""
+    from minetrace.cli.catalog import list_sources
+
+    list_sources()
+    return Exit.COMPLETE
+
+
 @catalog_app.command("build")
 def catalog_build(
     files: Annotated[list[Path], typer.Argument(help="Rasters; bands are times.")],
     out: OutDir,
+    source: Annotated[
+        str | None, typer.Option(help="Known product, as glc_fcs30d, or your own TOML.")
+    ] = None,
     product: Annotated[
-        Literal["landcover", "lights", "imagery"], typer.Option(help="Cube node.")
-    ] = "landcover",
+        Literal["landcover", "lights", "imagery", "terrain"] | None,
+        typer.Option(help="Cube node; default landcover."),
+    ] = None,
     variable: Annotated[str | None, typer.Option(help="Cube variable (imagery: a band).")] = None,
     legend: Annotated[str | None, typer.Option(help="Check class codes against it.")] = None,
     times: Annotated[
         Path | None, typer.Option(help="CSV with a column `date`, one row per band.")
     ] = None,
-    scale: Annotated[float, typer.Option(help="Physical = stored × scale + offset.")] = 1.0,
-    offset: Annotated[float, typer.Option(help="See --scale.")] = 0.0,
+    scale: Annotated[
+        float | None, typer.Option(help="Physical = stored × scale + offset; default 1.")
+    ] = None,
+    offset: Annotated[float | None, typer.Option(help="See --scale; default 0.")] = None,
     link: Annotated[bool, typer.Option(help="Leave the rasters where they are.")] = False,
 ) -> int:
     """Turn plain rasters into a static STAC catalogue."""
@@ -250,7 +268,7 @@ def catalog_build(
 
     with console.progress("layers") as [step]:
         path = build_catalog(
-            files, out, product=product, variable=variable, legend=legend,
+            files, out, profile=source, product=product, variable=variable, legend=legend,
             times=None if times is None else _dates(times), scale=scale, offset=offset, link=link,
             progress=lambda done, total: step(done, total, ""),
         )  # fmt: skip
@@ -271,58 +289,55 @@ def _dates(path: Path) -> list[str]:
 
 
 @catalog_app.command("check")
-def catalog_check(name: Annotated[str, typer.Argument(help="Source name or path.")]) -> int:
-    """Open a source, check its asset addresses and list its collections."""
-    import pandas as pd
+def catalog_check(
+    name: Annotated[str, typer.Argument(help="Source name or path.")],
+    collection: Annotated[str | None, typer.Option(help="Collection to look in.")] = None,
+) -> int:
+    """Ask a source for one item and say which bands, hosts or keys are missing."""
+    from minetrace.cli.catalog import check_source
 
-    from minetrace.catalog import item_time, open_source
-    from minetrace.cli import console
-
-    source = open_source(name)
-    if source.config.title:
-        console.out.print(source.config.title, markup=False, soft_wrap=True)
-    if source.config.kind == "api":
-        console.out.print(
-            f"{source.name}: API {source.config.href}, collection {source.config.collection}",
-            markup=False,
-        )
-        return Exit.COMPLETE
-    for item in source.items:
-        for key in item.assets:
-            source.check_href(item, key)
-    rows = pd.DataFrame(
-        [(i.collection_id, item_time(i).year, ", ".join(i.assets)) for i in source.items],
-        columns=["collection", "year", "assets"],
-    )
-    summary = rows.groupby(["collection", "assets"], as_index=False).agg(
-        items=("year", "size"), first=("year", "min"), last=("year", "max")
-    )
-    console.table(summary, source.name)
-    return Exit.COMPLETE
+    return Exit.COMPLETE if check_source(name, collection) else Exit.GAPS
 
 
 @catalog_app.command("search")
 def catalog_search(
     name: Annotated[str, typer.Argument(help="Source name or path.")],
-    bbox: Annotated[str, typer.Option(help="west,south,east,north in degrees.")],
     years: Annotated[str, typer.Option(help="first:last, both included.")],
+    bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
+    site: Annotated[str | None, typer.Option(help="Site id in --sites, instead of --bbox.")] = None,
+    sites: Annotated[Path | None, typer.Option(help="Vector file of mine polygons.")] = None,
     collection: Annotated[str | None, typer.Option(help="Collection to search.")] = None,
+    layer: Layer = None,
+    id_column: IdColumn = None,
 ) -> int:
-    """List the items of a source for a box and span of years."""
+    """List the items of a source for a box or a site and a span of years."""
     from shapely.geometry import box
 
-    from minetrace.catalog import open_source, search
-    from minetrace.cli import console
+    from minetrace.cli.catalog import search_source
 
-    west, south, east, north = _numbers(bbox, ",", 4, "--bbox west,south,east,north")
     first, last = _numbers(years, ":", 2, "--years first:last")
-    found = search(
-        open_source(name), box(west, south, east, north), (int(first), int(last)),
-        collection=collection,
-    )  # fmt: skip
-    for item in found:
-        console.out.print(f"{item.datetime:%Y-%m-%d}  {item.id}", markup=False, soft_wrap=True)
-    return Exit.COMPLETE if found else Exit.GAPS
+    if bbox is not None and site is None and sites is None:
+        west, south, east, north = _numbers(bbox, ",", 4, "--bbox west,south,east,north")
+        place = box(west, south, east, north)
+        if west > east:
+            place = box(west, south, 180, north).union(box(-180, south, east, north))
+    elif bbox is None and site is not None and sites is not None:
+        place = _site(sites, site, layer, id_column).geometry.iloc[0]
+    else:
+        raise typer.BadParameter("give either --bbox, or --site with --sites")
+    some = search_source(name, place, (int(first), int(last)), collection)
+    return Exit.COMPLETE if some else Exit.GAPS
+
+
+def _site(file: Path, site: str, layer: str | None, id_column: str | None) -> Any:
+    """Row of one site of a file."""
+    from minetrace.sites import read_sites
+
+    frame = read_sites(file, layer=layer, id_column=id_column)
+    row = frame[frame.site_id == site]
+    if row.empty:
+        raise InputError(f"{file} has no site {site!r}; `minetrace sites check` lists the ids")
+    return row
 
 
 def _numbers(text: str, sep: str, count: int, usage: str) -> list[float]:
