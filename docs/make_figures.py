@@ -1,6 +1,8 @@
-"""Draw docs/figures/demo.png from the output folder of the demo.
+"""Draw the figures of the README and the docs.
 
-Run ``make demo``, then ``.venv/bin/python docs/make_figures.py demo``.
+``demo.png`` from the output folder of the demo: run ``make demo``, then
+``.venv/bin/python docs/make_figures.py demo``. ``clouds.png`` from the Sentinel-2 cube of the real
+data: ``.venv/bin/python docs/make_figures.py sentinel2_cube_subset_romania_10m.nc``.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cloud_figure import draw_clouds
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -75,4 +78,6 @@ def grid(columns: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{draw(Path(sys.argv[1]))}\n")
+    given = Path(sys.argv[1])
+    made = draw_clouds(given) if given.suffix == ".nc" else draw(given)
+    sys.stdout.write(f"{made}\n")

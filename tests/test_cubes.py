@@ -13,7 +13,7 @@ from shapely.geometry import MultiPolygon, Point, box
 
 import minetrace as mt
 from minetrace.cubes import native_grid, open_sources, site_grid
-from minetrace.cubes.products import SCL_OUT
+from minetrace.cubes.masks import SCL_OUT
 from minetrace.errors import (
     GridError,
     HrefError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
-from minetrace.catalog import SourceConfig
+from minetrace.catalog import FilePattern, Radiometry, Sign, SourceConfig
 from minetrace.schema import (
     FAILURES,
     SITE_PANEL,
@@ -54,26 +55,42 @@ def test_recipes_are_valid(page, tmp_path):
         assert load_recipe(path).products
 
 
+def line_of(text, key):
+    (line,) = (line for line in text.splitlines() if line.startswith(f"{key} = "))
+    return line
+
+
 def test_the_recipe_reference_has_every_key_with_its_default():
-    shown = tomllib.loads(the_block("docs/data.md", "toml", "min_persistence"))
+    text = the_block("docs/data.md", "toml", "min_persistence")
+    shown = tomllib.loads(text)
     for name, field in Recipe.model_fields.items():
         if not field.exclude:
             assert name in shown
     sections = {name: type(getattr(Recipe(**shown), name)) for name in shown}
     sections = {n: kind for n, kind in sections.items() if hasattr(kind, "model_fields")}
-    assert set(sections) == {"landcover", "imagery", "lights", "change", "status"}
+    assert set(sections) == {
+        "landcover", "imagery", "lights", "terrain", "rings", "change", "status",
+    }  # fmt: skip
     for name, kind in sections.items():
         assert shown[name].keys() == kind.model_fields.keys()
         for key, field in kind.model_fields.items():
             if not field.is_required() and field.default is not None:
                 value = shown[name][key]
-                assert (tuple(value) if isinstance(value, list) else value) == field.default
+                same = (tuple(value) if isinstance(value, list) else value) == field.default
+                # options that exclude each other cannot all have their default
+                assert same or f"default {json.dumps(field.default)}" in line_of(text, key)
 
 
 def test_the_source_reference_has_every_key():
     shown = tomllib.loads(the_block("docs/data.md", "toml", "hosts ="))
-    assert shown.keys() == SourceConfig.model_fields.keys()
-    SourceConfig(**shown)
+    files = tomllib.loads(the_block("docs/data.md", "toml", "[[files]]"))
+    assert shown.keys() | files.keys() == SourceConfig.model_fields.keys()
+    for block in (shown, files):
+        SourceConfig(**block)
+    assert shown["radiometry"].keys() == Radiometry.model_fields.keys()
+    assert shown["sign"].keys() == Sign.model_fields.keys()
+    told = {key for pattern in files["files"] for key in pattern} | {"times"}
+    assert told == FilePattern.model_fields.keys()
 
 
 def test_the_legend_example_is_valid(tmp_path):

@@ -23,6 +23,7 @@ from minetrace.schema import (
     load_recipe,
     validate,
 )
+from minetrace.schema.shipped import shipped_names
 
 # ---- legends ------------------------------------------------------------------------------------
 
@@ -52,7 +53,7 @@ def legend_file(folder, text):
     return path
 
 
-@pytest.mark.parametrize("name", ["glc_fcs30d", "mapbiomas_c8", "esa_worldcover"])
+@pytest.mark.parametrize("name", ["glc_fcs30d", "mapbiomas_c8", "esa_worldcover", "io_lulc"])
 def test_shipped_legends_load_and_have_every_account(name):
     legend = load_legend(name)
     assert legend.name == name
@@ -232,6 +233,15 @@ def test_the_fingerprint_is_of_the_settings_alone(tmp_path):
         assert load_recipe(recipe_file(tmp_path, text)).fingerprint != recipe.fingerprint
 
 
+@pytest.mark.parametrize("name", shipped_names("cubes"))
+def test_shipped_recipes_load_and_name_shipped_sources(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    for product in (*recipe.products, *(["terrain"] if recipe.terrain else [])):
+        source = getattr(recipe, product).source
+        assert source in shipped_names("catalogs") or source.endswith("catalog.json")
+
+
 def test_recipes_cannot_be_changed(tmp_path):
     recipe = load_recipe(recipe_file(tmp_path, MINIMAL))
     with pytest.raises(ValueError, match="frozen"):
@@ -264,6 +274,16 @@ def test_a_lawful_cube_passes_unread(no_compute):
 def test_unlawful_cubes_are_refused(node, fault):
     with pytest.raises(InputError, match=fault):
         validate(xr.DataTree.from_dict({"/landcover": node}))
+
+
+def test_what_holds_for_all_years_has_no_time():
+    still = landcover_node(dtype="float32", name="slope").isel(time=0)
+    assert validate(xr.DataTree.from_dict({"/terrain": still}))
+    with pytest.raises(InputError, match=r"terrain/slope has dims \('time', 'y', 'x'\), not"):
+        validate(xr.DataTree.from_dict({"/terrain": landcover_node(dtype="float32", name="slope")}))
+    ring = landcover_node(dtype="int16", name="ring").isel(time=0)
+    with pytest.raises(InputError, match="rings/ring is int16, the contract is uint8"):
+        validate(xr.DataTree.from_dict({"/rings": ring}))
 
 
 def test_a_recipe_may_add_bands():

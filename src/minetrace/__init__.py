@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from minetrace.panel import site_panel, site_table
     from minetrace.run import run_sites
     from minetrace.simulate import simulate_mines
-    from minetrace.sites import merge_sites, read_sites
+    from minetrace.sites import merge_sites, read_sites, site_rings
     from minetrace.status import classify_status
     from minetrace.store import load_cube, save_cube
     from minetrace.trends import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from minetrace.zones import zonal_shares, zonal_statistics
 
 _HOME = {
-    "read_sites": "sites", "merge_sites": "sites",
+    "read_sites": "sites", "merge_sites": "sites", "site_rings": "sites",
     "open_source": "catalog", "build_catalog": "catalog",
     "composite": "composites",
     "open_cube": "cubes",
@@ -63,8 +63,8 @@ __all__ = [
     "__version__", "bare_soil_index", "bare_surface_percentage", "build_catalog", "class_areas",
     "classify_status", "composite", "errors", "load_cube", "mann_kendall", "merge_sites", "nbr",
     "ndvi", "ndwi", "open_cube", "open_source", "read_sites", "report", "run_sites", "save_cube",
-    "schema", "sens_slope", "simulate_mines", "site_panel", "site_table", "transition_areas",
-    "transitions", "zonal_shares", "zonal_statistics",
+    "schema", "sens_slope", "simulate_mines", "site_panel", "site_rings", "site_table",
+    "transition_areas", "transitions", "zonal_shares", "zonal_statistics",
 ]  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Literal, get_args
 
@@ -16,11 +18,15 @@ from minetrace.kernels.composite import (
     medoid_composite,
     percentile_composite,
 )
-from minetrace.kernels.stacks import Packing, gaps
+from minetrace.kernels.stacks import PLAIN, Packing, gaps
 from minetrace.schema import NODES, fill_value, label
 
-Method = Literal["median", "medoid", "max_index", "percentile"]
+Method = Literal["median", "medoid", "geomedian", "max_index", "percentile"]
 
+_GEOMEDIAN_PIXELS = 2**14
+"""Pixels that are copied at a time into the layout that geomad takes."""
+_GEOMEDIAN_STEP = 1e-6
+"""Last step of the search for the geometric median, reflectance."""
 _MAX_DATES = np.iinfo(np.int16).max
 _PACKING = ("_FillValue", "nodata", "missing_value", "scale_factor", "add_offset")
 _N_OBS = NODES["imagery"]["n_obs"]
@@ -48,7 +54,9 @@ def composite(
     method
         ``"median"`` and ``"percentile"`` take each band for itself. ``"medoid"`` takes the
         observation closest to all others over the bands, ``"max_index"`` the one with the largest
-        value of ``index``; of equals the first.
+        value of ``index``; of equals the first. ``"geomedian"`` takes the point, between
+        observations as a rule, whose distances to all of them have the least sum; it needs the
+        library geomad (``pip install 'minetrace[geomedian]'``).
     mask
         bool, True where an observation is hidden (cloud, shadow). Its dims are among those of
         the bands.
@@ -71,11 +79,13 @@ def composite(
     ------
     InputError
         No bands, bands of differing dims or of other types, a chunked ``dim``, an option
-        that the method does not use or lacks, coordinates that differ.
+        that the method does not use or lacks, coordinates that differ, a library that is not
+        installed.
 
     References
     ----------
-    Flood (2013), doi:10.3390/rs5126481: medoid.
+    Flood (2013), doi:10.3390/rs5126481: medoid. Roberts et al. (2017),
+    doi:10.1109/TGRS.2017.2723896: geomedian.
 
     Examples
     --------
@@ -105,6 +115,7 @@ def composite(
             "masked": mask is not None,
             "percentile": {"median": 50.0, "percentile": percentile}.get(method),
             "index_last": index is not None,
+            "geometric": method == "geomedian",
         },
         input_core_dims=[[dim]] * (len(bands) + len(extra)),
         output_core_dims=[["layer"]],
@@ -156,6 +167,8 @@ def _check_stack(
 def _check_options(method: str, index: xr.DataArray | None, percentile: float | None) -> None:
     if method not in get_args(Method):
         raise InputError(f"method is {method!r}; use one of {get_args(Method)}")
+    if method == "geomedian":
+        require_geomedian()
     for name, value, user in (
         ("index", index, "max_index"),
         ("percentile", percentile, "percentile"),
@@ -281,6 +294,7 @@ def _composite_block(
     masked: bool,
     percentile: float | None,
     index_last: bool,
+    geometric: bool,
 ) -> NDArray[np.float32]:
     """Layers ``(..., layer)`` of a block ``(..., time)``: bands, number, position or -1."""
     shape = np.broadcast_shapes(*(a.shape for a in arrays))
@@ -288,6 +302,9 @@ def _composite_block(
     hidden = stacks.pop() if masked else None
     if percentile is not None:
         layers = _percentile_layers(stacks, packings, hidden, percentile)
+    elif geometric:
+        bands, n_obs = geometric_median(stacks, hidden=hidden, packings=packings)
+        layers = [*bands, n_obs]
     else:
         if index_last:
             bands, chosen, n_obs = max_index_composite(
@@ -313,3 +330,46 @@ def _percentile_layers(
         for band, packing in zip(bands, packings, strict=True)
     ]
     return [*(layer for layer, _ in made), made[-1][1]]
+
+
+def require_geomedian() -> None:
+    """Refuse where the library of the geometric median is not installed."""
+    if importlib.util.find_spec("geomad") is None:
+        raise InputError(
+            "the geometric median needs geomad, which is not installed: "
+            "pip install 'minetrace[geomedian]'"
+        )
+
+
+def geometric_median(
+    bands: Sequence[NDArray[Any]],
+    *,
+    hidden: NDArray[np.bool_] | None = None,
+    packings: Sequence[Packing] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """Point of the least sum of Euclidean distances to the observations of every pixel.
+
+    Parameters as for `minetrace.kernels.composite.medoid_composite`. The sum is minimal to 1e-6
+    in the units of the bands, in float32.
+
+    Returns
+    -------
+    values, n_obs
+        float32 ``(band, ...)``, NaN where nothing was observed, and uint16 ``(...)``.
+    """
+    from geomad import nangeomedian_pcm
+
+    n_time, *shape = bands[0].shape
+    hide = gaps(bands, hidden=hidden, packings=packings).reshape(n_time, -1)
+    made = np.empty((len(bands), hide.shape[1]), np.float32)
+    for start in range(0, hide.shape[1], _GEOMEDIAN_PIXELS):
+        at = slice(start, start + _GEOMEDIAN_PIXELS)
+        seen = ~hide[:, at].T
+        # one row a pixel: along a row geomad starts from the neighbour's result
+        stack = np.full((len(seen), 1, len(bands), n_time), np.nan, np.float32)
+        for b, (band, code) in enumerate(zip(bands, packings or [PLAIN] * len(bands), strict=True)):
+            values = band.reshape(n_time, -1)[:, at].T * np.float64(code.scale) + code.offset
+            stack[:, 0, b][seen] = values[seen]
+        made[:, at] = nangeomedian_pcm(stack, eps=_GEOMEDIAN_STEP, num_threads=1)[:, 0].T
+    n_obs = (n_time - hide.sum(axis=0)).astype(np.uint16)
+    return made.reshape(len(bands), *shape), n_obs.reshape(shape)

@@ -42,6 +42,12 @@ class GridError(InputError):
 class ReadError(MinetraceError, OSError):
     """Pixels that the catalogue promises could not be read."""
 
+    item: str | None = None
+    """Item of the file at fault, where one file is."""
+    asset: str | None = None
+    window: str | None = None
+    """West, south, east and north of what was asked for, in degrees."""
+
 
 class StoreError(MinetraceError, OSError):
     """A store is unfinished, damaged, or belongs to another configuration."""

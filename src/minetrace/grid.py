@@ -19,6 +19,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from pyproj.exceptions import CRSError
 from scipy.interpolate import BSpline, make_interp_spline
+from shapely import box, union_all
 from shapely.geometry.base import BaseGeometry
 
 from minetrace.errors import GridError
@@ -55,13 +56,66 @@ def utm_crs(geometry: BaseGeometry) -> CRS:
     >>> utm_crs(Point(-51.6, 2.3)).to_epsg()
     32622
     """
-    west, south, east, north = geometry.bounds
-    lat = (south + north) / 2
+    lon, lat = middle(geometry)
     if lat > 84 or lat < -80:
         return CRS("EPSG:32661" if lat > 0 else "EPSG:32761")
-    lon = 180.0 if crosses_antimeridian(geometry) else (west + east) / 2
     zone = min(int((lon + 180) // 6) + 1, 60)
     return CRS(f"EPSG:{(32600 if lat >= 0 else 32700) + zone}")
+
+
+def middle(geometry: BaseGeometry) -> tuple[float, float]:
+    """Longitude and latitude of the middle of a geometry's extent; 180° E for one across it.
+
+    Examples
+    --------
+    >>> from shapely.geometry import box
+    >>> middle(box(10, -4, 12, 0))
+    (11.0, -2.0)
+    """
+    west, south, east, north = geometry.bounds
+    lon = 180.0 if crosses_antimeridian(geometry) else (west + east) / 2
+    return lon, (south + north) / 2
+
+
+def surroundings(geometry: BaseGeometry, buffer_m: float) -> BaseGeometry:
+    """Box in longitude and latitude that holds all ground within a distance of a geometry.
+
+    It is split at 180° where it crosses it, as RFC 7946 asks.
+
+    Examples
+    --------
+    >>> from shapely.geometry import box
+    >>> surroundings(box(10, 0, 10.1, 0.1), 11_132).bounds
+    (9.89..., -0.10..., 10.20..., 0.20...)
+    """
+    boxes = []
+    parts = geometry.geoms if crosses_antimeridian(geometry) else [geometry]
+    for part in parts:
+        west, south, east, north = part.bounds
+        # degrees are shortest, in metres, at the equator (latitude) and at the far end (longitude)
+        up = buffer_m / 110_574
+        low, high = max(south - up, -90.0), min(north + up, 90.0)
+        wide = buffer_m / (111_320 * max(math.cos(math.radians(max(-low, high))), 1e-9))
+        boxes.append(lonlat_box(west - wide, low, east + wide, high))
+    return union_all(boxes)
+
+
+def lonlat_box(west: float, south: float, east: float, north: float) -> BaseGeometry:
+    """Box in longitude and latitude, split at 180° if it reaches past it.
+
+    Examples
+    --------
+    >>> lonlat_box(179, 0, 181, 1).bounds
+    (-180.0, 0.0, 180.0, 1.0)
+    """
+    if east - west >= 360:
+        return box(-180, south, 180, north)
+    parts = [box(max(west, -180), south, min(east, 180), north)]
+    if west < -180:
+        parts.append(box(west + 360, south, 180, north))
+    if east > 180:
+        parts.append(box(-180, south, east - 360, north))
+    return union_all(parts)
 
 
 def site_geobox(

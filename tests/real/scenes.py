@@ -1,4 +1,8 @@
-"""Sentinel-2 scenes from a netCDF stack, written as COGs with STAC items like Earth Search."""
+"""Sentinel-2 scenes from a netCDF stack, written as COGs with STAC items like Earth Search.
+
+The cube is real but knows no bright ground, so that a quarry is laid into it where that is asked
+for: real clouds on real dates over ground that is known.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,49 @@ from shapely.geometry import box, mapping
 ASSETS = {"blue": "B2", "green": "B3", "red": "B4", "nir": "B8", "scl": "SCL"}
 
 
-def write_scenes(netcdf: Path, out: Path) -> Path:
+QUARRY = (slice(30, 60), slice(40, 75))
+"""Rows and columns of the quarry."""
+GROUND = {"B2": 0.24, "B3": 0.29, "B4": 0.33, "B8": 0.38}
+"""Its reflectance, of pale limestone; the NDVI is 0.07."""
+FALSE_CLOUD = 0.8
+"""Share of its clear views that the scene classes call cloud."""
+
+
+def read_stack(netcdf: Path) -> xr.Dataset:
+    """Counts as they are stored."""
+    return xr.open_dataset(netcdf, mask_and_scale=False, engine="h5netcdf")
+
+
+def with_quarry(stack: xr.Dataset, *, seed: int = 0) -> tuple[xr.Dataset, np.ndarray]:
+    """The stack with a quarry wherever no cloud, shadow or snow hides it.
+
+    Light differs by 5 % from date to date, and each value by 3 %. `FALSE_CLOUD` of the dates call
+    the quarry cloud of medium probability.
+
+    Returns
+    -------
+    tuple
+        The stack, and bool ``(time, y, x)``: clear views of the quarry.
+    """
+    rng = np.random.default_rng(seed)
+    made = stack.load().copy(deep=True)
+    rows, cols = QUARRY
+    scl = made.SCL.values[:, rows, cols]
+    clear = np.isin(scl, (2, 4, 5, 6, 7)) & (made.B4.values[:, rows, cols] > 0)
+    light = rng.normal(1, 0.05, (stack.sizes["time"], 1, 1))
+    for band, level in GROUND.items():
+        counts = made[band].values[:, rows, cols]
+        own = level * 1e4 * light * rng.normal(1, 0.03, clear.shape)
+        counts[clear] = own[clear].astype(counts.dtype)
+    called_cloud = rng.random((stack.sizes["time"], 1, 1)) < FALSE_CLOUD
+    scl[clear] = np.where(called_cloud, 8, 5).repeat(scl.shape[1], 1).repeat(scl.shape[2], 2)[clear]
+    seen = np.zeros(made.SCL.shape, bool)
+    seen[:, rows, cols] = clear
+    return made, seen
+
+
+def write_scenes(stack: xr.Dataset, out: Path) -> Path:
     """One item per date: five COGs, raster:bands with nodata, scale and offset."""
-    stack = xr.open_dataset(netcdf, mask_and_scale=False, engine="h5netcdf")
     step = float(stack.x[1] - stack.x[0])
     transform = from_origin(float(stack.x[0]) - step / 2, float(stack.y[0]) + step / 2, step, step)
     ny, nx = stack.sizes["y"], stack.sizes["x"]
@@ -69,9 +113,16 @@ def write_scenes(netcdf: Path, out: Path) -> Path:
     return out / "catalog.json"
 
 
-def annual_ndvi(netcdf: Path, masked: tuple[int, ...]) -> dict[int, np.ndarray]:
+def inside(imagery: xr.Dataset, stack: xr.Dataset) -> tuple[slice, slice]:
+    """Rows and columns of a cube that are the stack's pixels (the box bends in LAEA)."""
+    row = int(np.argmin(np.abs(imagery.y.values - float(stack.y[0]))))
+    col = int(np.argmin(np.abs(imagery.x.values - float(stack.x[0]))))
+    assert abs(imagery.y.values[row] - float(stack.y[0])) < 1e-6
+    return slice(row, row + stack.sizes["y"]), slice(col, col + stack.sizes["x"])
+
+
+def annual_ndvi(stack: xr.Dataset, masked: tuple[int, ...]) -> dict[int, np.ndarray]:
     """Plain numpy: median of clear red and nir by year, then NDVI."""
-    stack = xr.open_dataset(netcdf, mask_and_scale=False, engine="h5netcdf")
     red, nir = (stack[b].values.astype("f8") for b in ("B4", "B8"))
     blue, green = stack["B2"].values, stack["B3"].values
     bad = np.isin(stack["SCL"].values, masked)

@@ -12,11 +12,13 @@ import pymannkendall
 import pytest
 import rasterio
 import xarray as xr
-from scenes import annual_ndvi, write_scenes
+from scenes import QUARRY, annual_ndvi, inside, read_stack, with_quarry, write_scenes
 from shapely.geometry import box
 
 import minetrace as mt
-from minetrace.cubes.products import SCL_OUT
+from minetrace.cubes import native_grid
+from minetrace.cubes.masks import SCL_OUT
+from minetrace.cubes.scenes import clear_scenes
 from minetrace.panel import read_geoparquet
 from minetrace.schema import (
     ChangeRecipe,
@@ -55,34 +57,74 @@ def test_annual_lights_of_new_york_are_the_means_of_observed_months(
         np.testing.assert_array_equal(lights.n_months[i], np.isfinite(stored[years == year]).sum(0))
 
 
-def test_annual_ndvi_of_romania_equals_plain_numpy(real_data, tmp_path: Path):
-    netcdf = real_data("raster/nrt_sentinel2/sentinel2_cube_subset_romania_10m.nc")
-    catalog = write_scenes(netcdf, tmp_path / "scenes")
-    recipe = Recipe(
-        name="romania", years=(2015, 2021),
-        imagery=ImageryRecipe(source=str(catalog), bands=("blue", "green", "red", "nir"),
-                              mask="scl"),
-    )  # fmt: skip
+NETCDF = "raster/nrt_sentinel2/sentinel2_cube_subset_romania_10m.nc"
+BANDS = ("blue", "green", "red", "nir")
+
+
+@pytest.fixture(scope="module")
+def stack(real_data) -> xr.Dataset:
+    """140 dates of a forest in Romania."""
+    return read_stack(real_data(NETCDF))
+
+
+@pytest.fixture(scope="module")
+def romania(stack, tmp_path_factory) -> Path:
+    """Catalogue of its scenes."""
+    return write_scenes(stack, tmp_path_factory.mktemp("romania") / "scenes")
+
+
+def imagery_of(catalog: Path, **options) -> ImageryRecipe:
+    return ImageryRecipe(source=str(catalog), bands=BANDS, mask="scl", **options)
+
+
+def scenes_of(catalog: Path, stack: xr.Dataset, year: int, **options) -> xr.Dataset:
+    """The days of a year on the stack's own pixels."""
     source = mt.open_source(catalog)
+    items = [item for item in source.items if item.datetime.year == year]
+    found = clear_scenes(source, items, imagery_of(catalog, **options), native_grid(items, "red"))
+    rows, cols = inside(found, stack)
+    return found.isel(y=rows, x=cols).compute(scheduler="synchronous")
+
+
+def test_annual_ndvi_of_romania_equals_plain_numpy(stack, romania: Path):
+    recipe = Recipe(name="romania", years=(2015, 2021), imagery=imagery_of(romania))
+    source = mt.open_source(romania)
     cube = mt.open_cube(box(*source.items[0].bbox), recipe)
     imagery = cube["imagery"].to_dataset()
     index = mt.ndvi(imagery).compute()
-    expected = annual_ndvi(netcdf, SCL_OUT)
-    inside = _overlap(imagery, netcdf)
-    for year, truth in expected.items():
-        mine = index.sel(time=f"{year}-01-01").values[inside]
+    rows, cols = inside(imagery, stack)
+    for year, truth in annual_ndvi(stack, SCL_OUT).items():
+        mine = index.sel(time=f"{year}-01-01").values[rows, cols]
         np.testing.assert_array_equal(np.isnan(mine), np.isnan(truth))
         np.testing.assert_allclose(mine, truth, atol=1e-6)
     assert imagery.n_obs.dtype == np.uint16
 
 
-def _overlap(imagery, netcdf: Path) -> tuple[slice, slice]:
-    """Rows and columns of the cube that are the stack's pixels (the box bends in LAEA)."""
-    stack = xr.open_dataset(netcdf, engine="h5netcdf")
-    row = int(np.argmin(np.abs(imagery.y.values - float(stack.y[0]))))
-    col = int(np.argmin(np.abs(imagery.x.values - float(stack.x[0]))))
-    assert abs(imagery.y.values[row] - float(stack.y[0])) < 1e-6
-    return slice(row, row + stack.sizes["y"]), slice(col, col + stack.sizes["x"])
+def test_nothing_of_a_dark_forest_is_taken_for_bright_ground(stack, romania: Path):
+    plain, kept = (scenes_of(romania, stack, 2018, keep_bright=keep) for keep in (False, True))
+    xr.testing.assert_identical(plain, kept)
+
+
+def test_a_quarry_under_real_clouds_is_given_back(stack, tmp_path: Path):
+    """The mask leaves a fifth of its views; the option finds the rest, and clouds as grey as it."""
+    quarry, seen = with_quarry(stack)
+    year = stack.time.dt.year.values == 2018
+    catalog = write_scenes(quarry.isel(time=year), tmp_path / "scenes")
+    truth = seen[year]
+    found = [scenes_of(catalog, stack, 2018, keep_bright=keep) for keep in (False, True)]
+    plain, kept = (scenes.red.notnull().values for scenes in found)
+    rows, cols = QUARRY
+    clear, masked, back = (a[:, rows, cols] for a in (truth, plain, kept))
+    assert (masked <= clear).all()
+    assert masked.sum() < 0.3 * clear.sum()
+    assert back[clear].mean() > 0.9
+    cloud = ~clear & np.isin(quarry.SCL.values[year][:, rows, cols], (8, 9))
+    assert back[cloud].mean() < 0.06
+    ndvi = mt.ndvi(found[1].isel(y=rows, x=cols).median("time"))
+    assert abs(float(ndvi.median()) - (0.38 - 0.33) / (0.38 + 0.33)) < 0.005
+    outside = np.ones(plain.shape[1:], bool)
+    outside[rows, cols] = False
+    np.testing.assert_array_equal(kept[:, outside], plain[:, outside])
 
 
 def block_of(raster_bounds, crs: str, step: float, rows: slice, cols: slice) -> gpd.GeoDataFrame:
@@ -126,18 +168,14 @@ def test_the_driver_traces_lights_alone(real_data, tmp_path: Path):
     assert "no data" in mt.report.write_report(tmp_path / "out").read_text("utf-8")
 
 
-def test_the_driver_traces_imagery_alone(real_data, tmp_path: Path):
-    netcdf = real_data("raster/nrt_sentinel2/sentinel2_cube_subset_romania_10m.nc")
-    catalog = write_scenes(netcdf, tmp_path / "scenes")
+def test_the_driver_traces_imagery_alone(stack, romania: Path, tmp_path: Path):
     recipe = Recipe(
         name="romania", years=(2015, 2021), change=ChangeRecipe(coverage="centre"),
-        imagery=ImageryRecipe(source=str(catalog), bands=("blue", "green", "red", "nir"),
-                              mask="scl"),
+        imagery=imagery_of(romania),
     )  # fmt: skip
-    stack = xr.open_dataset(netcdf, engine="h5netcdf")
     origin = (float(stack.x[0]) - 5, float(stack.y[0]) + 5)
     site = block_of(origin, "EPSG:3035", 10.0, slice(20, 60), slice(30, 80))
     mt.run_sites(site, recipe, tmp_path / "out")
     panel = read_geoparquet(tmp_path / "out" / "site_panel.parquet").set_index("year")
-    for year, index in annual_ndvi(netcdf, SCL_OUT).items():
+    for year, index in annual_ndvi(stack, SCL_OUT).items():
         assert panel.ndvi[year] == pytest.approx(np.nanmean(index[20:60, 30:80]), abs=1e-6)

@@ -5,14 +5,18 @@ from minetrace.cubes.cube import (
     Sources,
     build_cube,
     find_items,
+    layer_years,
     open_cube,
     open_legend,
     open_sources,
     site_geometry,
 )
-from minetrace.cubes.layers import crop_node, load_layers, native_grid, node_grid, site_grid
+from minetrace.cubes.gaps import failures
+from minetrace.cubes.lattice import crop_node, native_grid, node_grid, site_grid
+from minetrace.cubes.layers import load_layers
 
 __all__ = [
-    "Site", "Sources", "build_cube", "crop_node", "find_items", "load_layers", "native_grid",
-    "node_grid", "open_cube", "open_legend", "open_sources", "site_geometry", "site_grid",
+    "Site", "Sources", "build_cube", "crop_node", "failures", "find_items", "layer_years",
+    "load_layers", "native_grid", "node_grid", "open_cube", "open_legend", "open_sources",
+    "site_geometry", "site_grid",
 ]  # fmt: skip

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import geopandas as gpd
 import pandas as pd
 import pystac
 import xarray as xr
+from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from minetrace._version import __version__
-from minetrace.catalog import Source, items_hash, open_source, search
-from minetrace.cubes.products import imagery_node, landcover_node, lights_node
+from minetrace.catalog import Source, item_time, items_hash, open_source, search
+from minetrace.cubes.imagery import imagery_items, imagery_node
+from minetrace.cubes.landcover import landcover_node
+from minetrace.cubes.lattice import grid_outline, is_metric, node_grid
+from minetrace.cubes.layers import Engine
+from minetrace.cubes.lights import lights_node
+from minetrace.cubes.provenance import series_hash, year_attrs
+from minetrace.cubes.rings import rings_node
+from minetrace.cubes.terrain import terrain_node
+from minetrace.cubes.years import search_span, season_items, site_months
 from minetrace.errors import InputError, RecipeError, SiteError, SourceError
-from minetrace.schema import PRODUCTS, Legend, Recipe, load_legend, load_recipe, validate
+from minetrace.grid import site_geobox, surroundings
+from minetrace.schema import (
+    PRODUCTS,
+    ImageryRecipe,
+    Legend,
+    Recipe,
+    load_legend,
+    load_recipe,
+    validate,
+)
 
 Sources: TypeAlias = Mapping[str, Source | str | Path] | Source | str | Path
+_SOURCED = (*PRODUCTS, "terrain")
+"""Parts of a recipe that items are looked up for."""
+_ALL_YEARS = (1900, 2100)
 Site: TypeAlias = "BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries | pd.Series"
 
 
@@ -29,6 +51,8 @@ def open_cube(
     sources: Sources | None = None,
     years: Sequence[int] | None = None,
     chunks: Mapping[str, int] | None = None,
+    engine: Engine = "odc",
+    grid: GeoBox | None = None,
 ) -> xr.DataTree:
     """Open the lazy cube of one site.
 
@@ -47,13 +71,22 @@ def open_cube(
         First and last year, both included, or a range; default the recipe's.
     chunks
         Spatial chunk sizes ``{"y": …, "x": …}`` in pixels, default 1024. Time is one chunk.
+    engine
+        Library that loads pixels, see `minetrace.cubes.load_layers`.
+    grid
+        Grid of the imagery, in place of the recipe's ``crs`` and ``resolution``. It need not end
+        at the site. Land cover and lights stay on their source's pixels.
 
     Returns
     -------
     DataTree
-        Nodes ``/imagery``, ``/landcover``, ``/lights`` as far as the recipe asks for them and
-        items exist, with dims ``(time, y, x)``; see `minetrace.schema.NODES`. Products without a
-        single item are no node: the root's attribute ``missing`` names them.
+        Nodes ``/imagery``, ``/landcover``, ``/lights`` with dims ``(time, y, x)``, ``/terrain`` and
+        ``/rings`` with dims ``(y, x)``, as far as the recipe asks for them and items exist; see
+        `minetrace.schema.NODES`. Products without a single item are no node: the root's
+        attribute ``missing`` names them.
+
+        Terrain and rings lie on the grid of the imagery where that is in metres, true to 1 %,
+        else on a grid of their own in the site's UTM zone.
 
     Raises
     ------
@@ -70,12 +103,16 @@ def open_cube(
     >>> cube["landcover/landcover"].dims
     ('time', 'y', 'x')
     """
+    if engine not in get_args(Engine):
+        raise InputError(f"engine is {engine!r}; use one of {', '.join(get_args(Engine))}")
     plan = load_recipe(recipe)
     site_id, geometry = site_geometry(site)
     span = check_years(plan.years if years is None else years)
     opened = open_sources(plan, sources)
-    found = find_items(plan, opened, geometry, span)
-    return build_cube(site_id or "", geometry, plan, opened, found, chunks=chunks)
+    found = find_items(plan, opened, geometry, span, grid=grid)
+    return build_cube(
+        site_id or "", geometry, plan, opened, found, chunks=chunks, engine=engine, grid=grid
+    )
 
 
 def check_years(years: Sequence[int]) -> tuple[int, int]:
@@ -94,25 +131,51 @@ def check_years(years: Sequence[int]) -> tuple[int, int]:
 
 
 def find_items(
-    recipe: Recipe, sources: Mapping[str, Source], geometry: BaseGeometry, span: tuple[int, int]
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    geometry: BaseGeometry,
+    span: tuple[int, int],
+    *,
+    grid: GeoBox | None = None,
 ) -> dict[str, list[pystac.Item]]:
-    """Items of every product of a recipe for a place and span of years.
+    """Items of every product of a recipe for a place, its margin, and a span of years.
+
+    Imagery is looked for where ``grid`` lies, if there is one. Scenes out of season or too cloudy
+    are left out. Terrain has no years.
 
     Raises
     ------
     SourceError
         No product has any; some lists may be empty.
     """
-    found = {
-        product: search(source, geometry, span, collection=getattr(recipe, product).collection)
-        for product, source in sources.items()
-    }
+    around = surroundings(geometry, recipe.buffer_m) if recipe.buffer_m else geometry
+    found = {}
+    for product, source in sources.items():
+        part = getattr(recipe, product)
+        place, years = around, _ALL_YEARS if product == "terrain" else span
+        if isinstance(part, ImageryRecipe):
+            place = around if grid is None else grid_outline(grid)
+            years = search_span(part, geometry, span)
+        items = search(source, place, years, collection=part.collection)
+        if isinstance(part, ImageryRecipe):
+            items = imagery_items(items, part, geometry, span)
+        found[product] = items
     if not any(found.values()):
         names = ", ".join(dict.fromkeys(source.name for source in sources.values()))
         raise SourceError(
             f"no product has any item: {names} has no item here in {span[0]}-{span[1]}"
         )
     return found
+
+
+def layer_years(
+    product: str, recipe: Recipe, items: Sequence[pystac.Item], geometry: BaseGeometry
+) -> list[int]:
+    """Years of a product's layers that items make at a place."""
+    if product == "imagery" and recipe.imagery is not None:
+        months = [site_months(recipe.imagery, geometry, fallback=later) for later in (False, True)]
+        return sorted({year for m in months for year in season_items(items, geometry, m)})
+    return sorted({item_time(item).year for item in items})
 
 
 def build_cube(
@@ -123,16 +186,32 @@ def build_cube(
     items: Mapping[str, list[pystac.Item]],
     *,
     chunks: Mapping[str, int] | None = None,
+    engine: Engine = "odc",
+    grid: GeoBox | None = None,
 ) -> xr.DataTree:
     """Lazy cube from items at hand, see `open_cube`."""
     nodes: dict[str, xr.Dataset] = {}
+    how = _How(geometry, recipe, chunks, engine, grid)
     for product, found in items.items():
-        if found:
-            node = _build(product, sources[product], found, geometry, recipe, chunks)
-            node.attrs = _provenance(product, recipe, sources[product], found)
-            nodes[product] = node
+        if found and product != "terrain":
+            nodes[product] = _annual(product, sources[product], found, how)
+            nodes[product].attrs = _provenance(product, recipe, sources[product], found)
+            nodes[product].attrs |= year_attrs(recipe, product, found, geometry)
+    still = _still_grid(nodes.get("imagery"), how)
+    if recipe.terrain is not None and items.get("terrain"):
+        nodes["terrain"] = terrain_node(
+            sources["terrain"], items["terrain"], recipe.terrain, still(recipe.terrain.resolution),
+            chunks=chunks, engine=engine,
+        )  # fmt: skip
+        nodes["terrain"].attrs = _provenance(
+            "terrain", recipe, sources["terrain"], items["terrain"]
+        )
     if not nodes:
         raise SourceError("no item is left to make a cube of")
+    if recipe.rings is not None:
+        ring_grid = still(recipe.rings.resolution)
+        nodes["rings"] = rings_node(geometry, recipe.rings, ring_grid, chunks=chunks)
+        nodes["rings"].attrs = _stamp(recipe) | {"series_hash": series_hash(recipe, "rings")}
     root = xr.Dataset(
         attrs={
             "recipe": recipe.name,
@@ -150,18 +229,19 @@ def open_sources(recipe: Recipe, sources: Sources | None = None) -> dict[str, So
 
     Relative paths in a recipe are relative to the recipe's folder.
     """
+    asked = [product for product in _SOURCED if getattr(recipe, product) is not None]
     if isinstance(sources, Mapping):
-        unknown = set(sources) - set(PRODUCTS)
+        unknown = set(sources) - set(_SOURCED)
         if unknown:
-            raise RecipeError(f"sources are given for {sorted(unknown)}; products are {PRODUCTS}")
+            raise RecipeError(f"sources are given for {sorted(unknown)}; products are {_SOURCED}")
         given = dict(sources)
     elif sources is not None:
-        given = dict.fromkeys(recipe.products, sources)
+        given = dict.fromkeys(asked, sources)
     else:
         given = {}
     opened: dict[str | Path, Source] = {}
     out: dict[str, Source] = {}
-    for product in recipe.products:
+    for product in asked:
         wanted = given.get(product)
         if wanted is None:
             wanted = _recipe_path(recipe, getattr(recipe, product).source)
@@ -191,21 +271,43 @@ def _recipe_path(recipe: Recipe, name: str) -> str | Path:
     return path if path.exists() else name
 
 
-def _build(
-    product: str,
-    source: Source,
-    items: list[pystac.Item],
-    geometry: BaseGeometry,
-    recipe: Recipe,
-    chunks: Mapping[str, int] | None,
-) -> xr.Dataset:
+@dataclass(frozen=True)
+class _How:
+    """What all nodes of a cube are made with."""
+
+    geometry: BaseGeometry
+    recipe: Recipe
+    chunks: Mapping[str, int] | None
+    engine: Engine
+    grid: GeoBox | None
+
+
+def _annual(product: str, source: Source, items: list[pystac.Item], how: _How) -> xr.Dataset:
+    recipe, place, chunks, engine = how.recipe, how.geometry, how.chunks, how.engine
     legend = open_legend(recipe)
     if product == "landcover" and legend is not None:
-        return landcover_node(source, items, geometry, recipe, legend, chunks=chunks)
+        return landcover_node(source, items, place, recipe, legend, chunks=chunks, engine=engine)
     if product == "imagery" and recipe.imagery is not None:
-        return imagery_node(source, items, geometry, recipe, recipe.imagery, chunks=chunks)
+        return imagery_node(
+            source, items, place, recipe, recipe.imagery, chunks=chunks, engine=engine,
+            grid=how.grid,
+        )  # fmt: skip
     assert recipe.lights is not None
-    return lights_node(source, items, geometry, recipe, recipe.lights, chunks=chunks)
+    return lights_node(source, items, place, recipe, recipe.lights, chunks=chunks, engine=engine)
+
+
+def _still_grid(imagery: xr.Dataset | None, how: _How) -> Callable[[float], GeoBox]:
+    """Grid of what holds for all years: that of the imagery, or one of its own resolution."""
+    shared = None if imagery is None else node_grid(imagery)
+
+    def grid(resolution: float) -> GeoBox:
+        if shared is not None and is_metric(shared):
+            return shared
+        return site_geobox(
+            how.geometry, crs="utm", resolution=resolution, buffer_m=how.recipe.buffer_m
+        )
+
+    return grid
 
 
 def site_geometry(site: Site) -> tuple[str | None, BaseGeometry]:
@@ -245,12 +347,19 @@ def _provenance(
 ) -> dict[str, str | list[str]]:
     legend = open_legend(recipe) if product == "landcover" else None
     return {
-        "Conventions": "CF-1.11",
+        **_stamp(recipe),
         "source": source.name,
         "collection": ",".join(sorted({str(item.collection_id) for item in items})),
         "item_ids": [item.id for item in items],
         "items_hash": items_hash(items),
+        "series_hash": series_hash(recipe, product, source),
         **({} if legend is None else {"legend_hash": legend.fingerprint}),
+    }
+
+
+def _stamp(recipe: Recipe) -> dict[str, str | list[str]]:
+    return {
+        "Conventions": "CF-1.11",
         "recipe_hash": recipe.fingerprint,
         "minetrace_version": __version__,
     }

@@ -22,7 +22,7 @@ from minetrace.errors import RecipeError, RunError, SiteError
 from minetrace.panel import write_geoparquet, write_table
 from minetrace.run.attempt import attempt
 from minetrace.run.commit import Entry, Manifest, failure_frame, gather, write_unit
-from minetrace.run.plan import Unit, plan_units, unit_key
+from minetrace.run.plan import Unit, plan_units, single_units, unit_key
 from minetrace.run.unit import failure
 from minetrace.schema import (
     FAILURES,
@@ -100,7 +100,8 @@ def run_sites(
         No site at all gave a result, as with a legend of another product; the message quotes the
         first reasons.
     """
-    plan = load_recipe(recipe)
+    # terrain and rings enter no table
+    plan = load_recipe(recipe).annual
     if sites.empty:
         raise SiteError("there are no sites to run")
     if plan.imagery is not None and not {"red", "nir"} <= set(plan.imagery.bands):
@@ -113,6 +114,9 @@ def run_sites(
     sites = check_table(sites, SITES)
     opened = open_sources(plan, sources)
     units = plan_units(sites)
+    if plan.imagery is not None and plan.imagery.composite == "least_cloudy_month":
+        # the month is chosen for a whole window, so neighbours would have a say
+        units = [single for unit in units for single in single_units(sites, unit)]
     manifest = Manifest(Path(out))
     settings = (plan.fingerprint, _legend_text(plan), *_source_texts(opened), __version__)
     keys = {unit.id: unit_key(sites, unit, *settings) for unit in units}

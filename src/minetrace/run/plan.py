@@ -10,8 +10,6 @@ import geopandas as gpd
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
-from minetrace.grid import crosses_antimeridian
-
 CELL_DEGREES = 0.25
 """Side of the lattice that groups sites: about 28 km, 900 Landsat pixels."""
 
@@ -54,8 +52,7 @@ def plan_units(sites: gpd.GeoDataFrame, *, cell_degrees: float = CELL_DEGREES) -
 
 def _unit(sites: gpd.GeoDataFrame, cell: tuple[int, ...], rows: list[int]) -> Unit:
     shapes = sites.geometry.iloc[rows]
-    first = shapes.iloc[0]
-    window = first if len(rows) == 1 and crosses_antimeridian(first) else box(*shapes.total_bounds)
+    window = shapes.iloc[0] if len(rows) == 1 else box(*shapes.total_bounds)
     name = "_".join(f"{'m' if v < 0 else 'p'}{abs(v)}" for v in cell)
     return Unit(name, tuple(rows), window)
 

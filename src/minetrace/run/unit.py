@@ -12,16 +12,15 @@ import pandas as pd
 import pystac
 import rasterio.errors
 import xarray as xr
-from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from minetrace.catalog import Source, covers, item_time
+from minetrace.catalog import Source, covers
 from minetrace.change import land_account, transitions
-from minetrace.cubes import build_cube, crop_node, node_grid, open_legend
+from minetrace.cubes import build_cube, crop_node, layer_years, node_grid, open_legend
 from minetrace.errors import ReadError, causes
-from minetrace.grid import crop_native, site_geobox
+from minetrace.grid import crop_native
 from minetrace.panel import site_panel, site_table
-from minetrace.schema import ImageryRecipe, Legend, Recipe
+from minetrace.schema import Legend, Recipe
 from minetrace.trends import ndvi
 from minetrace.zones import cover, geobox_of, zonal_mean
 
@@ -80,10 +79,10 @@ def analyse(
         change_map = _change_map(codes, recipe, legend)
     if "imagery" in cube.children:
         index = _load(ndvi(cube["imagery"].to_dataset()))
-        frames["imagery"] = _annual_means(index, sites, recipe, items["imagery"], recipe.imagery)
+        frames["imagery"] = _annual_means(index, sites, recipe, items["imagery"], "imagery")
     if "lights" in cube.children:
         lit = _load(cube["lights"].to_dataset()["ntl"])
-        frames["lights"] = _annual_means(lit, sites, recipe, items["lights"], None)
+        frames["lights"] = _annual_means(lit, sites, recipe, items["lights"], "lights")
     seen = _observed_sites(sites, frames)
     for name, frame in frames.items():
         gaps += _site_gaps(name, frame, seen, where)
@@ -140,7 +139,7 @@ def _accounts(
     change = recipe.change
     parts = []
     for row in _each(sites):
-        part = _own_part(codes, row, recipe, items, None)
+        part = _own_part(codes, row, recipe, items, "landcover")
         if part is not None:
             zones = cover(row, geobox_of(part), coverage=change.coverage)
             parts.append(
@@ -159,10 +158,10 @@ def _annual_means(
     sites: gpd.GeoDataFrame,
     recipe: Recipe,
     items: list[pystac.Item],
-    part: ImageryRecipe | None,
+    product: str,
 ) -> pd.DataFrame | None:
     """Mean of every site that the items cover, and year."""
-    own = ((row, _own_part(layer, row, recipe, items, part)) for row in _each(sites))
+    own = ((row, _own_part(layer, row, recipe, items, product)) for row in _each(sites))
     means = [
         zonal_mean(mine, row, coverage=recipe.change.coverage)
         for row, mine in own
@@ -180,28 +179,22 @@ def _own_part(
     site: gpd.GeoDataFrame,
     recipe: Recipe,
     items: list[pystac.Item],
-    part: ImageryRecipe | None,
+    product: str,
 ) -> xr.DataArray | None:
     """What `open_cube` would give for this site alone: its grid, and the years that cover it."""
     geometry = site.geometry.iloc[0]
-    years = {item_time(item).year for item in items if covers(item, geometry)}
+    years = layer_years(
+        product, recipe, [item for item in items if covers(item, geometry)], geometry
+    )
     if not years:
         return None
-    mine = crop_node(layer, _own_grid(layer, geometry, recipe, part))
-    return mine.isel(time=np.isin(mine.time.dt.year, sorted(years)))
+    grid = crop_native(node_grid(layer), geometry, buffer_m=recipe.buffer_m)
+    mine = crop_node(layer, grid)
+    return mine.isel(time=np.isin(mine.time.dt.year, years))
 
 
 def _each(sites: gpd.GeoDataFrame) -> Iterator[gpd.GeoDataFrame]:
     return (sites.iloc[[i]] for i in range(len(sites)))
-
-
-def _own_grid(
-    layer: xr.DataArray, geometry: BaseGeometry, recipe: Recipe, part: ImageryRecipe | None
-) -> GeoBox:
-    """Grid that `open_cube` would make for this geometry alone."""
-    if part is None or part.crs == "native" or part.resolution is None:
-        return crop_native(node_grid(layer), geometry, buffer_m=recipe.buffer_m)
-    return site_geobox(geometry, crs=part.crs, resolution=part.resolution, buffer_m=recipe.buffer_m)
 
 
 def _change_map(codes: xr.DataArray, recipe: Recipe, legend: Legend) -> xr.Dataset:

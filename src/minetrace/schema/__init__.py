@@ -3,11 +3,14 @@
 from minetrace.schema.legend import COVERS, GROUPS, UNKNOWN, Kind, LandClass, Legend, load_legend
 from minetrace.schema.recipe import (
     ChangeRecipe,
+    Composite,
     ImageryRecipe,
     LandcoverRecipe,
     LightsRecipe,
     Recipe,
+    RingsRecipe,
     StatusRecipe,
+    TerrainRecipe,
     load_recipe,
 )
 from minetrace.schema.tables import (
@@ -35,7 +38,7 @@ from minetrace.schema.variables import (
 __all__ = [
     "BANDS", "CHANGE", "COVERS", "FAILURES", "GROUPS", "NODES", "PRODUCTS", "SITES",
     "SITE_PANEL", "SITE_TABLE", "STAGES", "STATUSES", "TRANSITION_AREAS", "TREND", "UNKNOWN",
-    "ChangeRecipe", "ImageryRecipe", "Kind", "LandClass", "LandcoverRecipe", "Legend",
-    "LightsRecipe", "Recipe", "StatusRecipe", "Variable", "check_table", "fill_value",
-    "label", "load_legend", "load_recipe", "validate",
+    "ChangeRecipe", "Composite", "ImageryRecipe", "Kind", "LandClass", "LandcoverRecipe",
+    "Legend", "LightsRecipe", "Recipe", "RingsRecipe", "StatusRecipe", "TerrainRecipe",
+    "Variable", "check_table", "fill_value", "label", "load_legend", "load_recipe", "validate",
 ]  # fmt: skip

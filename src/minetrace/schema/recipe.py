@@ -13,11 +13,25 @@ from minetrace.errors import RecipeError
 from minetrace.schema.shipped import shipped_file
 from minetrace.schema.variables import PRODUCTS
 
+Composite = Literal["median", "medoid", "geomedian", "max_ndvi", "least_cloudy_month"]
+"""``median``: of each band. ``medoid``: the observation nearest to all others over the bands.
+``geomedian``: the point nearest to all observations; needs the extra ``geomedian``.
+``max_ndvi``: the observation with the largest NDVI. ``least_cloudy_month``: the median of the
+month that shows most of the ground."""
+Month = Annotated[int, Field(ge=1, le=12)]
+
 
 def _ordered(years: tuple[int, int]) -> tuple[int, int]:
     if years[0] > years[1]:
         raise ValueError(f"first year {years[0]} is after last year {years[1]}")
     return years
+
+
+def _each_month(months: tuple[int, int]) -> set[int]:
+    first, last = months
+    return {
+        m for m in range(1, 13) if (first <= m <= last) or (first > last and not last < m < first)
+    }
 
 
 class _Section(BaseModel):
@@ -39,17 +53,57 @@ class ImageryRecipe(_Section):
     source: str
     collection: str | None = None
     bands: Annotated[tuple[str, ...], Field(min_length=1)] = ("red", "nir")
-    mask: Literal["scl"] | None = None
+    mask: Literal["scl", "qa_pixel", "fmask", "qa60"] | None = None
     """Which quality layer removes cloud, shadow and defective pixels before compositing."""
+    keep_bright: bool = False
+    """Whether ground that the mask takes for cloud, since it is always bright, is kept."""
+    max_cloud_cover: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percent; items that declare more (``eo:cloud_cover``) are not read. Silent items stay."""
+    composite: Composite = "median"
+    """How the clear observations of a year become one image, see `Composite`."""
+    months: tuple[Month, Month] = (1, 12)
+    """First and last month that enter, by the site's own date. A window across New Year,
+    ``[11, 3]``, belongs to the year of its last month."""
+    shift_south: bool = False
+    """Whether the months are six later at sites south of the equator."""
+    fallback_months: tuple[Month, Month] | None = None
+    """Months that join where none of ``months`` shows ``min_clear`` of the pixels."""
+    min_clear: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the grid's pixels that a month must show once before it does."""
     crs: str = "native"
     """``native`` (the source's own grid), ``utm`` (the site's zone) or an authority code."""
     resolution: Annotated[float, Field(gt=0)] | None = None
     """In units of ``crs``; needed unless it is ``native``."""
 
     @model_validator(mode="after")
-    def _has_resolution(self) -> ImageryRecipe:
+    def _agrees(self) -> ImageryRecipe:
         if self.crs != "native" and self.resolution is None:
             raise ValueError(f"crs = {self.crs!r} needs a resolution in its units")
+        if self.crs == "native" and self.resolution is not None:
+            raise ValueError(
+                f"resolution = {self.resolution:g} has no use on the source's own grid: "
+                "give a crs ('utm' or a code) too, or leave it out"
+            )
+        if self.composite == "max_ndvi" and not {"red", "nir"} <= set(self.bands):
+            raise ValueError("composite = 'max_ndvi' needs the bands red and nir")
+        choosing = self.composite == "least_cloudy_month"
+        for name in ("fallback_months", "min_clear"):
+            if name in self.model_fields_set and not choosing:
+                raise ValueError(f"{name} belongs to composite = 'least_cloudy_month'")
+        if self.fallback_months is not None:
+            twice = sorted(_each_month(self.months) & _each_month(self.fallback_months))
+            if twice:
+                raise ValueError(
+                    f"months {twice} are in months and in fallback_months; a fallback is other "
+                    "months"
+                )
+        if self.keep_bright and self.mask is None:
+            raise ValueError("keep_bright undoes part of a mask: name the mask")
+        if self.keep_bright and choosing:
+            raise ValueError(
+                "keep_bright judges by what a year's views share, and composite = "
+                "'least_cloudy_month' has those of one month only"
+            )
         return self
 
 
@@ -59,6 +113,37 @@ class LightsRecipe(_Section):
     source: str
     collection: str | None = None
     band: str = "ntl"
+    weight: str | None = None
+    """Variable that holds each month's number of cloud-free observations."""
+
+
+class TerrainRecipe(_Section):
+    """Elevation, slope and hillshade from a digital elevation model."""
+
+    source: str
+    collection: str | None = None
+    band: str = "elevation"
+    resolution: Annotated[float, Field(gt=0)] = 30.0
+    """Metres, in the site's UTM zone. Not used where the imagery's grid is in metres: terrain
+    then lies on that."""
+
+
+class RingsRecipe(_Section):
+    """Distance classes around the site."""
+
+    distances_m: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        1000.0, 5000.0, 10000.0,
+    )  # fmt: skip
+    """Outer limits of the rings, increasing."""
+    resolution: Annotated[float, Field(gt=0)] = 30.0
+    """Metres, as for `TerrainRecipe`."""
+
+    @field_validator("distances_m")
+    @classmethod
+    def _increase(cls, distances: tuple[float, ...]) -> tuple[float, ...]:
+        if list(distances) != sorted(set(distances)) or len(distances) > 200:
+            raise ValueError("distances increase from ring to ring, 200 rings at most")
+        return distances
 
 
 class ChangeRecipe(_Section):
@@ -93,16 +178,32 @@ class Recipe(_Section):
     landcover: LandcoverRecipe | None = None
     imagery: ImageryRecipe | None = None
     lights: LightsRecipe | None = None
+    terrain: TerrainRecipe | None = None
+    rings: RingsRecipe | None = None
     change: ChangeRecipe = ChangeRecipe()
     status: StatusRecipe = StatusRecipe()
     folder: Path = Field(default=Path(), exclude=True)
 
     _years_in_order = field_validator("years")(_ordered)
 
+    @model_validator(mode="after")
+    def _rings_fit(self) -> Recipe:
+        if self.rings is not None and self.rings.distances_m[-1] > self.buffer_m:
+            raise ValueError(
+                f"rings reach {self.rings.distances_m[-1]:g} m from the site, but the cube only "
+                f"buffer_m = {self.buffer_m:g}: outer rings would be cut; enlarge buffer_m"
+            )
+        return self
+
     @property
     def products(self) -> tuple[str, ...]:
-        """Products that the recipe asks for, in the order of a cube's nodes."""
+        """Annual products that the recipe asks for, in the order of a cube's nodes."""
         return tuple(p for p in PRODUCTS if getattr(self, p) is not None)
+
+    @property
+    def annual(self) -> Recipe:
+        """The recipe without what holds for all years: terrain and rings."""
+        return self.model_copy(update={"terrain": None, "rings": None})
 
     @property
     def fingerprint(self) -> str:
@@ -134,8 +235,10 @@ def load_recipe(recipe: str | Path | Recipe) -> Recipe:
         loaded = Recipe(**{"name": path.stem, **data, "folder": path.resolve().parent})
     except (ValidationError, TypeError) as err:
         raise RecipeError(f"recipe {path}: {_explain(err)}") from err
-    if not loaded.products:
-        raise RecipeError(f"recipe {path} names no product: add [landcover], [imagery] or [lights]")
+    if not loaded.products and loaded.terrain is None:
+        raise RecipeError(
+            f"recipe {path} names no product: add [landcover], [imagery], [lights] or [terrain]"
+        )
     return loaded
 
 

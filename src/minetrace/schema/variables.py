@@ -35,6 +35,7 @@ NODES: dict[str, dict[str, Variable]] = {
     "imagery": {
         **{b: Variable(b, "float32", "1", _BAND.format(b)) for b in BANDS},
         "n_obs": Variable("n_obs", "uint16", "1", "clear observations in the composite"),
+        "month": Variable("month", "uint8", "1", "month of the composite, 0 = none"),
     },
     "landcover": {
         "landcover": Variable("landcover", "uint8", "1", "land-cover class"),
@@ -43,10 +44,22 @@ NODES: dict[str, dict[str, Variable]] = {
         "ntl": Variable("ntl", "float32", "nW cm-2 sr-1", "night-time radiance"),
         "n_months": Variable("n_months", "uint8", "1", "months in the annual mean"),
     },
+    "terrain": {
+        "elevation": Variable("elevation", "float32", "m", "height of the ground", ("y", "x")),
+        "slope": Variable("slope", "float32", "degree", "steepness of the ground", ("y", "x")),
+        "hillshade": Variable(
+            "hillshade", "float32", "1", "cosine of the sun's angle to the ground", ("y", "x")
+        ),
+    },
+    "rings": {
+        "ring": Variable("ring", "uint8", "1", "distance class around the site", ("y", "x")),
+    },
 }
-"""Cube nodes → variables. Every cube, store and report uses these names and no others."""
+"""Cube nodes → variables. Every cube, store and report uses these names and no others. ``month``
+is there for ``composite = "least_cloudy_month"`` only."""
 
-PRODUCTS: tuple[str, ...] = tuple(NODES)
+PRODUCTS: tuple[str, ...] = ("imagery", "landcover", "lights")
+"""Nodes with one layer a year; the others, dims ``(y, x)``, hold for all years."""
 
 TREND: tuple[Variable, ...] = (
     Variable("trend", "int8", "1", "sign of the trend where significant", ("y", "x")),
@@ -147,8 +160,9 @@ def validate(cube: xr.DataTree) -> xr.DataTree:
             raise InputError(f"node {name!r} has no spatial_ref coordinate, so its CRS is unknown")
         for var in ds.data_vars.values():
             spec = NODES.get(name, {}).get(str(var.name))
-            if var.dims != ("time", "y", "x"):
-                raise InputError(f"{name}/{var.name} has dims {var.dims}, not (time, y, x)")
+            dims = ("y", "x") if name in NODES and name not in PRODUCTS else ("time", "y", "x")
+            if var.dims != dims:
+                raise InputError(f"{name}/{var.name} has dims {var.dims}, not {dims}")
             if spec is not None and var.dtype != np.dtype(spec.dtype):
                 raise InputError(f"{name}/{var.name} is {var.dtype}, the contract is {spec.dtype}")
     return cube

@@ -8,5 +8,6 @@ in ``attrs["rejected"]`` and warns once.
 from minetrace.sites.merge import merge_sites
 from minetrace.sites.outline import geodesic_area_km2
 from minetrace.sites.read import SiteWarning, read_sites
+from minetrace.sites.rings import site_rings
 
-__all__ = ["SiteWarning", "geodesic_area_km2", "merge_sites", "read_sites"]
+__all__ = ["SiteWarning", "geodesic_area_km2", "merge_sites", "read_sites", "site_rings"]
