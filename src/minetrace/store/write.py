@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,7 @@ from typing import Any
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers .odc)
 import xarray as xr
-import zarr
 from zarr.codecs import ZstdCodec
-from zarr.errors import ZarrUserWarning
 
 from minetrace._version import __version__
 from minetrace.errors import StoreError
@@ -53,8 +50,8 @@ def write_unit(cube: xr.DataTree, identity: Identity, work: Path, *, unit: str) 
     """
     _write(cube, work)
     (work / ITEM).write_text(json.dumps(cube_item(cube, unit=unit), indent=1), encoding="utf-8")
+    meta = _consolidated(work)
     root = work / ROOT
-    meta = json.loads(root.read_text(encoding="utf-8"))
     root.unlink()
     files = {
         p.relative_to(work).as_posix(): stored(p.read_bytes())
@@ -111,11 +108,29 @@ def _write(cube: xr.DataTree, work: Path) -> None:
     }
     # a chunk without a file would be read as fill values: empty ones are written too, so that a
     # lost one can be told
-    with warnings.catch_warnings(), zarr.config.set({"array.write_empty_chunks": True}):
-        # readers that do not know consolidated metadata ignore it ("must_understand": false);
-        # without it a plain xr.open_datatree warns and is slow
-        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
-        tree.to_zarr(work, mode="w", zarr_format=3, consolidated=True, encoding=encoding)
+    tree.to_zarr(
+        work,
+        mode="w",
+        zarr_format=3,
+        consolidated=False,
+        write_empty_chunks=True,
+        encoding=encoding,
+    )
+
+
+def _consolidated(work: Path) -> dict[str, Any]:
+    """Metadata of the root group with those of all nodes below it inline.
+
+    A plain `xr.open_datatree` warns and is slow without them; readers that do not know them ignore
+    them. `zarr.consolidate_metadata` always warns, and warnings cannot be silenced for one thread.
+    """
+    found = {
+        p.parent.relative_to(work).as_posix(): json.loads(p.read_text(encoding="utf-8"))
+        for p in sorted(work.rglob(ROOT))
+    }
+    listed = {"kind": "inline", "must_understand": False}
+    root = found.pop(".")
+    return root | {"consolidated_metadata": listed | {"metadata": found}}
 
 
 def _encoding(var: xr.Variable) -> dict[str, Any]:
