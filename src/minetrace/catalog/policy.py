@@ -6,6 +6,7 @@ address from a catalogue is therefore checked before any library sees it.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -55,7 +56,7 @@ def check_href(href: str, *, roots: Sequence[Path], hosts: Sequence[str] = ()) -
         )
     parts = _split(href)
     if parts.scheme in ("", "file"):
-        return _check_local(Path(unquote(parts.path)), roots)
+        return _check_local(unquote(parts.path), roots)
     return check_remote(href, hosts=hosts)
 
 
@@ -162,19 +163,24 @@ def _split(href: str) -> SplitResult:
     return parts
 
 
-def _check_local(path: Path, roots: Sequence[Path]) -> str:
-    real = path.resolve()
-    if not any(real.is_relative_to(root.resolve()) for root in roots):
+def _check_local(path: str, roots: Sequence[Path]) -> str:
+    real = os.path.realpath(path)
+    if not any(_lies_in(real, root) for root in roots):
         raise HrefError(
             f"asset {path} lies outside the folders of this source "
             f"({', '.join(str(r) for r in roots) or 'none'}); add its folder to `roots` in the "
             "source's TOML to allow it"
         )
     try:
-        with real.open("rb") as file:
+        with open(real, "rb", buffering=0) as file:
             head = file.read(8)
     except OSError as err:
         raise HrefError(f"asset {path} cannot be opened: {err.strerror}") from err
     if not head.startswith(_SIGNATURES):
         raise HrefError(f"asset {path} is neither TIFF, JPEG 2000 nor PNG by its first bytes")
-    return str(real)
+    return real
+
+
+def _lies_in(real: str, root: Path) -> bool:
+    # what the path without links begins with holds no links either, and need not be resolved
+    return real.startswith(os.path.join(root, "")) or Path(real).is_relative_to(root.resolve())

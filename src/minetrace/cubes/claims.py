@@ -12,7 +12,6 @@ import pystac
 import rasterio
 from affine import Affine
 from odc.geo import CRS
-from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
 from pyproj.exceptions import CRSError
 
 from minetrace.catalog import Source
@@ -90,32 +89,6 @@ def joint_dtypes(
     }
 
 
-class ItemParser:
-    """Hands claims to odc-loader, which keeps them with each source."""
-
-    def __init__(
-        self,
-        claims: Claims,
-        dtypes: Mapping[tuple[str, int], np.dtype[Any]],
-    ) -> None:
-        self.claims = claims
-        self.dtypes = dtypes
-        """Type to load each asset and band in."""
-
-    def extract(self, md: pystac.Item) -> RasterGroupMetadata:
-        """Type and nodata of the wanted bands."""
-        return RasterGroupMetadata(
-            {
-                band: RasterBandMetadata(str(kind), self.driver_data(md, band).nodata)
-                for band, kind in self.dtypes.items()
-            }
-        )
-
-    def driver_data(self, md: pystac.Item, band_key: tuple[str, int]) -> Claim:
-        """Claim of one band."""
-        return self.claims[id(md), *band_key]
-
-
 def check(code: Claim, opened: rasterio.DatasetReader, band: int) -> None:
     """Refuse a file that is not what its item says: which of both is right cannot be told.
 
@@ -162,7 +135,7 @@ def _crs_text(item: pystac.Item, key: str) -> str | None:
     if text is None:
         return None
     try:
-        _crs(str(text))
+        crs_of(str(text))
     except CRSError:
         raise SourceError(
             f"item {item.id!r}, asset {key!r}, is in {str(text)[:60]!r}, which is no CRS; mend "
@@ -177,13 +150,14 @@ def same_crs(opened: rasterio.DatasetReader, crs: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _crs(text: str) -> CRS:
+def crs_of(text: str) -> CRS:
+    """CRS of a text; kept, since reading one takes milliseconds."""
     return CRS(text)
 
 
 @lru_cache(maxsize=256)
 def _same_crs(wkt: str, code: str) -> bool:
-    return bool(CRS(wkt) == _crs(code))
+    return bool(CRS(wkt) == crs_of(code))
 
 
 def _name(crs: rasterio.crs.CRS | None) -> str:

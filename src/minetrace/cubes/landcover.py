@@ -58,7 +58,7 @@ def landcover_node(
     )
 
 
-def _item_year(item: pystac.Item, parsed: object, index: int) -> int:
+def _item_year(item: pystac.Item, index: int) -> int:
     return item_time(item).year
 
 

@@ -17,7 +17,7 @@ from odc.loader.types import RasterLoadParams, RasterSource
 from rasterio.windows import Window
 
 from minetrace.catalog import redact
-from minetrace.cubes.claims import Claim, ItemParser, check, same_crs
+from minetrace.cubes.claims import Claim, check, same_crs
 from minetrace.cubes.gaps import listed
 from minetrace.cubes.remote import Access, driver_of, patiently
 from minetrace.cubes.resample import Roi, bilinear, filled, nearest
@@ -34,11 +34,9 @@ _NOTHING: Roi = (slice(0, 0), slice(0, 0))
 class ReadDriver:
     """odc-loader's driver protocol: makes a reader of each source, in whichever worker."""
 
-    def __init__(
-        self, access: Access, *, parser: ItemParser, window: GeoBox, gaps: str, token: str
-    ) -> None:
+    def __init__(self, access: Access, *, window: GeoBox, gaps: str, token: str) -> None:
         self.access = access
-        self.md_parser: ItemParser | None = parser
+        self.md_parser = None
         self.window = window
         """Pixels outside it are not read, though chunks may reach beyond."""
         self.gaps = gaps
@@ -47,10 +45,6 @@ class ReadDriver:
         """Stands for all that a read depends on beyond its address."""
         self.dask_reader = None
         self.aux_reader = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # the claims travel with the sources; all of them with each task would be many times that
-        return {**self.__dict__, "md_parser": None}
 
     def new_load(self, geobox: GeoBox, *, chunks: Mapping[str, int] | None = None) -> None:
         """No state is shared by the reads of a load."""

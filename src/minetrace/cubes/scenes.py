@@ -40,6 +40,7 @@ from minetrace.cubes.radiometry import (
     says_offset_left,
     too_low,
 )
+from minetrace.cubes.steps import solar_shift
 from minetrace.errors import RecipeError, SourceError
 from minetrace.kernels.bright import restore_bright
 from minetrace.kernels.mosaic import hide_codes, judge, lay_over, take_better
@@ -161,8 +162,7 @@ def open_days(
 
 def _solar_days(items: Sequence[pystac.Item], geobox: GeoBox) -> list[list[pystac.Item]]:
     """Items of each day by the sun, without replaced ones; the first of a day is its earliest."""
-    (lon, _), *_ = geobox.extent.centroid.to_crs("EPSG:4326").coords
-    shift = dt.timedelta(hours=lon / 15)
+    shift = solar_shift(geobox)
     return [
         list(day)
         for _, day in groupby(latest_items(items), lambda item: (item_time(item) + shift).date())
@@ -245,7 +245,7 @@ def _name(source: Source, band: str) -> str:
     return key if number is None else f"{key}.{number}"
 
 
-def _each(item: pystac.Item, parsed: object, index: int) -> int:
+def _each(item: pystac.Item, index: int) -> int:
     return index
 
 
@@ -303,19 +303,18 @@ def _fill_clear(
 ) -> None:
     """Fill ``out`` ``(band, day, pixel)``, and count clear and too low pixels of doubted items."""
     n_band, n_day, n_pixel = out.shape
-    out[:] = np.nan
     cloud = np.zeros((n_day, n_pixel), np.bool_) if plan.keep_bright else None
     best, chosen = np.empty(n_pixel, np.uint8), np.empty(n_pixel, np.bool_)
     for d, day in enumerate(plan.days):
         best[:] = OUT
-        for view in day:
+        for nth, view in enumerate(day):
             load, at = view.place
             mine = [layer[at] for layer in layers[load * n_layers : (load + 1) * n_layers]]
             bands = [np.ascontiguousarray(block).reshape(-1) for block in mine[:n_band]]
             state = _state(bands, mine[n_band:], view, plan)
             take_better(state, best, chosen)
             for b, (band, code) in enumerate(zip(bands, view.codes, strict=True)):
-                lay_over(band, code.scale, code.offset, chosen, out[b, d])
+                lay_over(band, code.scale, code.offset, chosen, nth == 0, out[b, d])
                 if view.doubted:
                     clear = band[state == CLEAR]
                     seen[view.doubted, b] += clear.size

@@ -7,12 +7,11 @@ lower steps are called here instead, with everything they would guess given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dask.array as da
 import numpy as np
-import odc.stac
 import pystac
 import rasterio
 from numpy.typing import NDArray
@@ -21,8 +20,9 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
 from minetrace.catalog import Source, redact
-from minetrace.cubes.claims import Claim, Claims, ItemParser, joint_dtypes
+from minetrace.cubes.claims import Claim, Claims, joint_dtypes
 from minetrace.cubes.remote import GDAL_FAULTS, driver_of, plain_text
+from minetrace.cubes.steps import GroupBy, time_steps
 from minetrace.errors import InputError, ReadError
 
 try:
@@ -43,7 +43,7 @@ def stack_layers(
     claims: Claims,
     geobox: GeoBox,
     *,
-    groupby: str | Callable[..., Any],
+    groupby: GroupBy,
     chunks: Mapping[str, int],
     resampling: str,
 ) -> tuple[NDArray[np.datetime64], list[da.Array]]:
@@ -60,15 +60,14 @@ def stack_layers(
     """
     _refuse(source, bands, geobox)
     dtypes = joint_dtypes(source, bands, claims)
-    groups = _groups(items, ItemParser(claims, dtypes), groupby, geobox)
-    times = np.array([group[0][0] for group in groups], "datetime64[ns]")
+    times, steps = time_steps(items, groupby, geobox)
     arrays = []
     for band in bands:
         codes = [claims[id(item), *band] for item in items]
         nodata, kind = codes[0].nodata, dtypes[band]
         fill = kind.type((np.nan if kind.kind == "f" else 0) if nodata is None else nodata)
         layers = _stack(items, codes, geobox, kind, fill, chunks, resampling)
-        arrays.append(da.stack([_first_valid([layers[i] for _, i in g], fill) for g in groups]))
+        arrays.append(da.stack([_first_valid([layers[i] for i in step], fill) for step in steps]))
     return times, arrays
 
 
@@ -84,32 +83,6 @@ def _refuse(source: Source, bands: Sequence[tuple[str, int]], geobox: GeoBox) ->
         why = "needs a grid with north up"
     if why is not None:
         raise InputError(f"engine='stackstac' {why}; use engine='odc'")
-
-
-def _groups(
-    items: Sequence[pystac.Item],
-    parser: ItemParser,
-    groupby: str | Callable[..., Any],
-    geobox: GeoBox,
-) -> list[list[tuple[np.datetime64, int]]]:
-    """Times and numbers of the items of each step, in the order in which odc-stac takes them."""
-    parsed = list(odc.stac.parse_items(items, md_plugin=parser))
-    lon = geobox.extent.centroid.to_crs("EPSG:4326").points[0][0]
-    named: dict[str, Callable[[int], Any]] = {
-        "time": lambda i: parsed[i].nominal_datetime,
-        "solar_day": lambda i: parsed[i].solar_date_at(lon).date(),
-        "id": lambda i: i,
-    }
-    if isinstance(groupby, str) and groupby not in named:
-        raise InputError(f"engine='stackstac' groups by {', '.join(named)}, not by {groupby!r}")
-    key = named[groupby] if isinstance(groupby, str) else lambda i: groupby(items[i], parsed[i], i)
-    groups: dict[Any, list[tuple[np.datetime64, int]]] = {}
-    for i in sorted(
-        range(len(items)), key=lambda i: (key(i), parsed[i].nominal_datetime, parsed[i].id)
-    ):
-        moment = np.datetime64(parsed[i].nominal_datetime.replace(tzinfo=None), "ns")
-        groups.setdefault(key(i), []).append((moment, i))
-    return list(groups.values())
 
 
 def _stack(

@@ -90,7 +90,7 @@ def _same_codes(source: Source, items: Sequence[pystac.Item], key: str) -> list[
     return list(groups.values())
 
 
-def _one_layer(item: pystac.Item, parsed: object, index: int) -> int:
+def _one_layer(item: pystac.Item, index: int) -> int:
     return 0
 
 

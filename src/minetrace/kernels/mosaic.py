@@ -53,9 +53,13 @@ def lay_over(
     scale: float,
     offset: float,
     chosen: NDArray[np.bool_],
+    first: bool,
     out: NDArray[np.float32],
 ) -> None:
-    """Write ``code * scale + offset`` of the chosen pixels, float64 rounded once to float32."""
+    """Write ``code * scale + offset`` of the chosen pixels, float64 rounded once to float32.
+
+    The ``first`` view of a day writes NaN to all others.
+    """
     for i in range(codes.size):
         value = np.float32(np.float64(codes[i]) * scale + offset)
-        out[i] = value if chosen[i] else out[i]
+        out[i] = value if chosen[i] else np.float32(np.nan) if first else out[i]

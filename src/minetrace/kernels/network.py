@@ -51,9 +51,12 @@ def _comparators(n: int) -> NDArray[np.int32]:
 @jit
 def sort_columns(values: NDArray[Any], pairs: NDArray[np.int32]) -> None:
     """Sort every column of ``values`` ``(row, column)`` upwards, in place; it holds no NaN."""
+    # Added to what is stored. Without it LLVM stores what has changed only, under a mask, which
+    # processors with AVX2 but no AVX-512 do five times as slowly.
+    nought = values.dtype.type(0)
     for k in range(pairs.shape[0]):
         upper, lower = values[pairs[k, 0]], values[pairs[k, 1]]
         for i in range(upper.size):
             a, b = upper[i], lower[i]
-            upper[i] = min(a, b)
-            lower[i] = max(a, b)
+            upper[i] = min(a, b) + nought
+            lower[i] = max(a, b) + nought

@@ -124,7 +124,7 @@ def _consolidated(work: Path) -> dict[str, Any]:
     A plain `xr.open_datatree` warns and is slow without them; readers that do not know them ignore
     them. `zarr.consolidate_metadata` always warns, and warnings cannot be silenced for one thread.
     """
-    found = {
+    found: dict[str, dict[str, Any]] = {
         p.parent.relative_to(work).as_posix(): json.loads(p.read_text(encoding="utf-8"))
         for p in sorted(work.rglob(ROOT))
     }
