@@ -14,6 +14,7 @@ import ast
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,7 @@ _STEERING = "other lines are laid; what lies below each is counted all the same"
 _SHARE = "(max(share, np.float32(0.03)), np.float32(0.97))"
 _ROOMS = "max(_ROOM, 1 << (years.size ** 2 // 256).bit_length())"
 _UPPER = "found[1] * scale < line[1] - dates.sure"
+_LIMIT = "a share at the limit itself may count as whole or not"
 HARMLESS = {
     f"composite._composite_of_chosen: max{_WIDTH} -> min{_WIDTH}": "strips of 1 pixel: slower",
     "lines.first_lines: up >= 0 -> up > 0": "a count more: slower",
@@ -57,6 +59,12 @@ HARMLESS = {
     "slopes.slopes_of_rank: places[1] < count -> places[1] <= count": "the guard above refuses inf",
     "serial.variance_factor: min(LANES, n_pixel) -> max(LANES, n_pixel)": "wider buffers",
     "strips.next_strip: n_span > 0 -> n_span >= 0": "compares with a place that no strip fills",
+    "zonal._weighted_select: target <= taken -> target < taken": "targets lie below every sum",
+    "transitions._next_words: left <= 8 -> left < 8": "one more word, which weighs nothing",
+    "coverage._windows: left < n_cols -> left <= n_cols": "a window without columns",
+    "coverage._split_row: share[column] >= 1.0 - _SLIVER -> share[column] > 1.0 - _SLIVER": _LIMIT,
+    "coverage._cover: v0 < v1 -> v0 <= v1": "an edge along a row has no height",
+    "coverage._add_row: right <= 0.0 -> right < 0.0": "all of it is left of column 0 either way",
     "median.select: max(a, b) -> min(a, b)": "another pivot: slower",
     "median.select: stop - start > 1 -> stop - start >= 1": "one more turn, which ends the search",
 }
@@ -147,6 +155,8 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="try every n-th mutant only")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds a mutant may take")
     options = parser.parse_args()
+    # an exception ends the tests of a mutant that runs; the signal alone would leave them running
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     names = options.kernels or sorted(p.stem for p in KERNELS.glob("[!_]*.py"))
     survivors = 0
     with tempfile.TemporaryDirectory() as folder:

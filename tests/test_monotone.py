@@ -149,7 +149,7 @@ def every_kernel():
     return [
         *monotone.mann_kendall(y, years, 3, True),
         *monotone.mann_kendall(y.astype(np.float32), years, 3, False),
-        monotone.sen_interval(y, years, 3, 1.0),
+        monotone.sen_interval(y, years, 1.0),
     ]
 
 

@@ -126,8 +126,8 @@ def test_few_series_need_the_slow_way(monkeypatch):
 @pytest.mark.parametrize("quantile", [0.6744897501960817, 1.959963984540054])
 def test_limits_of_the_slope_equal_interpolated_ranks(kind, quantile):
     values = shaped(kind, LANDCOVER, 40, np.random.default_rng(4))
-    found = monotone.sen_interval(values, LANDCOVER, 4, quantile)
-    var_s = monotone.mann_kendall(values, LANDCOVER, 4, False)[0][1]
+    found = monotone.sen_interval(values, LANDCOVER, quantile)
+    var_s = monotone.mann_kendall(values, LANDCOVER, 2, False)[0][1]
     expected = [
         oracles.slope_limits(y, LANDCOVER, quantile, v) if np.isfinite(v) else (np.nan, np.nan)
         for y, v in zip(values.T, var_s, strict=True)
@@ -137,7 +137,7 @@ def test_limits_of_the_slope_equal_interpolated_ranks(kind, quantile):
 
 def test_limits_hold_the_ranks_that_scipy_rounds_to():
     values = shaped("noise", ANNUAL, 50, np.random.default_rng(5))
-    low, high = monotone.sen_interval(values, ANNUAL, 4, scipy.stats.norm.ppf(0.975))
+    low, high = monotone.sen_interval(values, ANNUAL, scipy.stats.norm.ppf(0.975))
     for i, y in enumerate(values.T):
         seen = np.isfinite(y)
         if seen.sum() < 10:
@@ -150,7 +150,7 @@ def test_limits_hold_the_ranks_that_scipy_rounds_to():
 
 def test_too_few_slopes_have_no_limits():
     few = np.array([[1.0], [2.0], [4.0]])
-    assert np.isnan(monotone.sen_interval(few, np.arange(3.0), 2, 1.96)).all()
+    assert np.isnan(monotone.sen_interval(few, np.arange(3.0), 1.96)).all()
 
 
 def test_selection_finds_every_rank_among_ties():

@@ -555,7 +555,7 @@ def test_confidence_limits_enclose_the_slope():
 
 def test_the_limits_are_those_of_the_kernel_at_the_normal_quantile():
     data = line(np.random.default_rng(7).normal(size=20))
-    low, high = monotone.sen_interval(data.values[:, None], data.time.values.astype(float), 2,
+    low, high = monotone.sen_interval(data.values[:, None], data.time.values.astype(float),
                                       norm.ppf(0.975))  # fmt: skip
     found = sen(data, confidence=0.95)
     assert (float(found.slope_low), float(found.slope_high)) == (low[0], high[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,17 +167,6 @@ def check_offset(item_id: str, low: int, n: int) -> None:
 def says_offset_left(item: pystac.Item) -> bool:
     """Whether an item's flag says that the offset of baseline 04.00 is still in its pixels."""
     return _flag(item) is False
-
-
-def same_encoding(
-    source: Source, items: Sequence[pystac.Item], keys: Sequence[str]
-) -> list[list[pystac.Item]]:
-    """Items in groups of equal scale, offset, nodata and type."""
-    groups: dict[tuple[Encoding, ...], list[pystac.Item]] = {}
-    for item in items:
-        codes = tuple(marked_encoding(source, item, k) for k in keys if k in item.assets)
-        groups.setdefault(codes, []).append(item)
-    return list(groups.values())
 
 
 def marked_encoding(

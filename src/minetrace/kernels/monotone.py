@@ -83,13 +83,13 @@ def mann_kendall(
 
 
 def sen_interval(
-    values: NDArray[Any], years: NDArray[np.float64], min_valid: int, quantile: float
+    values: NDArray[Any], years: NDArray[np.float64], quantile: float
 ) -> NDArray[np.float64]:
     """Confidence limits of Sen's slope of every column.
 
     Parameters
     ----------
-    values, years, min_valid
+    values, years
         As for `mann_kendall`.
     quantile
         Of the standard normal distribution: 1.96 for 95 %.
@@ -108,7 +108,7 @@ def sen_interval(
         pairs = taken.n * (taken.n - 1) // 2
         half = quantile * np.sqrt(taken.var_s) / 2
         for k, place in enumerate((pairs / 2 - half - 1, pairs / 2 + half)):
-            known = (taken.n >= max(min_valid, 2)) & (place >= 0) & (place <= pairs - 1)
+            known = (taken.n >= 2) & (place >= 0) & (place <= pairs - 1)
             lower = np.where(known, np.floor(place), -1).astype(np.int32)
             ranks = np.stack([lower, np.where(known, np.ceil(place), -1).astype(np.int32)])
             a, b = slopes_of_rank(taken.series, dates, ranks)

@@ -302,7 +302,7 @@ def _sen_block(
         if confidence is None:
             return line, n
         quantile = float(ndtri((1 + confidence) / 2))
-        limits = monotone.sen_interval(columns, years, 2, quantile)
+        limits = monotone.sen_interval(columns, years, quantile)
         return np.concatenate([line, limits]), n
 
     n_row = 2 if confidence is None else 4
