@@ -63,7 +63,7 @@ def _two_threads():
 def by_hand(items, bands, corner):
     """Windows straight into the result, on two threads: little can be faster."""
     window = Window(corner[1], corner[0], 512, 512)
-    out = {b: np.empty((DATES, 512, 512), "u1" if b == "scl" else "u2") for b in bands}
+    out = {b: np.empty((len(items), 512, 512), "u1" if b == "scl" else "u2") for b in bands}
 
     def read(job):
         band, date = job
@@ -71,7 +71,7 @@ def by_hand(items, bands, corner):
             file.read(1, window=window, out=out[band][date])
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(read, [(b, d) for b in bands for d in range(DATES)]))
+        list(pool.map(read, [(b, d) for b in bands for d in range(len(items))]))
     return out
 
 
@@ -133,11 +133,16 @@ def test_load_of_a_site(benchmark, scenes, bands, window):
     info["tasks"] = len(dict(lazy.__dask_graph__()))
 
 
-def test_read_and_median_composite(benchmark, scenes):
-    """Masked annual medians of four bands, as a share of decoding alone."""
-    source, items = scenes
+@pytest.mark.parametrize("n_year", [1, 4])
+def test_read_and_median_composite(benchmark, scenes, n_year):
+    """Masked annual medians of four bands, as a share of decoding alone.
+
+    The composites of a year's block are one task: a single one leaves the second thread idle.
+    """
+    source, first = scenes
+    items = [again(item, year) for year in range(n_year) for item in first]
     recipe = ImageryRecipe(source="cogs", bands=BANDS, mask="scl")
-    whole = Recipe(name="site", years=(2020, 2020), imagery=recipe)
+    whole = Recipe(name="site", years=(2020, 2019 + n_year), imagery=recipe)
     where = part((512, 512))
     site = where.extent.to_crs("EPSG:4326").geom
 
@@ -145,12 +150,13 @@ def test_read_and_median_composite(benchmark, scenes):
         return imagery_node(source, items, site, whole, recipe, chunks=None, grid=where)
 
     found = cube().compute()
-    stored = by_hand(items, (*BANDS, "scl"), (512, 512))
+    stored = by_hand(first, (*BANDS, "scl"), (512, 512))
     cloudy = np.isin(stored["scl"], (0, 1, 3, 8, 9, 10, 11))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         expected = np.nanmedian(np.where(cloudy, np.nan, stored["red"] * 1e-4), axis=0)
-    np.testing.assert_allclose(found["red"][0], expected, atol=1e-6)
+    for red in found["red"]:
+        np.testing.assert_allclose(red, expected, atol=1e-6)
     lazy = cube()
     times = seconds(
         7,
@@ -165,3 +171,11 @@ def test_read_and_median_composite(benchmark, scenes):
     info["share_of_the_throughput_of_decoding"] = times["pool"] / times["computing"]
     info["share_with_the_graph"] = times["pool"] / (times["computing"] + times["opening"])
     info["tasks"] = len(dict(lazy.__dask_graph__()))
+
+
+def again(item, years):
+    """The same scene some years later."""
+    later = item.clone()
+    later.id = f"{item.id}-{years}"
+    later.datetime = item.datetime.replace(year=item.datetime.year + years)
+    return later

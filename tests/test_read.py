@@ -485,8 +485,8 @@ def test_each_block_is_decoded_once(tmp_path, monkeypatch):
     seen = []
     plain = reading._native_window
 
-    def spy(opened, dst):
-        found = plain(opened, dst)
+    def spy(opened, code, dst):
+        found = plain(opened, code, dst)
         window = found[1]
         rows = range(window.row_off // 256, -(-(window.row_off + window.height) // 256))
         cols = range(window.col_off // 256, -(-(window.col_off + window.width) // 256))

@@ -103,7 +103,7 @@ def check(code: Claim, opened: rasterio.DatasetReader, band: int) -> None:
         _refuse(code, "proj:shape", f"has {code.shape} rows and columns", f"has {opened.shape}")
     if code.crs is not None and not same_crs(opened, code.crs):
         _refuse(code, "proj:code", f"is in {code.crs[:60]}", f"is in {_name(opened.crs)}")
-    if code.transform is not None:
+    if code.transform is not None and code.transform != opened.transform[:6]:
         far = _apart(Affine(*code.transform), opened.transform, opened.shape)
         if far > _NEAR:
             theirs = tuple(opened.transform)[:6]

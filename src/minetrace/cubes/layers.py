@@ -19,7 +19,7 @@ from minetrace.catalog import Source
 from minetrace.cubes.claims import Claim, Claims, claim, joint_dtypes
 from minetrace.cubes.gaps import current_list
 from minetrace.cubes.lattice import grid_coords
-from minetrace.cubes.read import ReadDriver
+from minetrace.cubes.read import ReadDriver, lay_down
 from minetrace.cubes.remote import Access, Patience
 from minetrace.cubes.steps import GroupBy, reached_chunks, time_steps
 from minetrace.errors import InputError, SourceError
@@ -29,6 +29,7 @@ CHUNK = 1024
 """Default side of a spatial chunk in pixels: a whole number of the blocks that COGs come in (256,
 512, 1024). Kernels lose speed below 128."""
 
+_ONLY = f"{lay_down.__module__}.{lay_down.__name__}"
 Engine = Literal["odc", "stackstac"]
 
 
@@ -164,11 +165,13 @@ def _load(
     driver = ReadDriver(
         access, window=geobox, gaps=gaps, token=hashlib.sha256(told.encode()).hexdigest()
     )
+    bins = reached_chunks(items, [own.values() for own in of_items], steps, tiles)
+    alone = all(len(found) == 1 for found in bins.values())
     loaded = chunked_load(
-        resolve_load_cfg(metas, resampling),
+        resolve_load_cfg(metas, resampling, fuse_func=_ONLY if alone else None),
         RasterGroupMetadata({norm_key(name): meta for name, meta in metas.items()}),
         sources,
-        reached_chunks(items, [own.values() for own in of_items], steps, tiles),
+        bins,
         tiles,
         times.astype("datetime64[us]").tolist(),
         driver.capture_env(),

@@ -31,6 +31,11 @@ _SLACK = 0.01
 _NOTHING: Roi = (slice(0, 0), slice(0, 0))
 
 
+def lay_down(dst: NDArray[Any], src: NDArray[Any]) -> None:
+    """Fuse the only source of a chunk: what it lacks is a gap in both."""
+    np.copyto(dst, src)
+
+
 class ReadDriver:
     """odc-loader's driver protocol: makes a reader of each source, in whichever worker."""
 
@@ -144,7 +149,7 @@ def _read(
     nodata = cfg.fill_value
     if nodata is None:
         nodata = math.nan if kind.kind == "f" else src_nodata
-    native = _native_window(opened, dst)
+    native = _native_window(opened, code, dst)
     if native is not None:
         place, window = native
         return place, filled(opened.read(band, window=window), kind, src_nodata, nodata)
@@ -152,16 +157,23 @@ def _read(
     return warp(opened, band, dst, kind, src_nodata, nodata)
 
 
-def _native_window(opened: rasterio.DatasetReader, dst: GeoBox) -> tuple[Roi, Window] | None:
+def _native_window(
+    opened: rasterio.DatasetReader, code: Claim, dst: GeoBox
+) -> tuple[Roi, Window] | None:
     """Where the window and the file overlap, in both; None unless they share a pixel lattice."""
-    t, (a, _, c, _, e, f) = opened.transform, dst.affine[:6]
+    t, d = opened.transform, dst.affine
     (ny, nx), (height, width) = dst.shape, opened.shape
-    # steps may differ by rounding, but not so far that the last pixel is another
-    if t.b or t.d or abs(t.a - a) * nx > _SLACK * abs(a) or abs(t.e - e) * ny > _SLACK * abs(e):
+    if t.b or t.d or d.b or d.d:
         return None
-    x, y = (c - t.c) / t.a, (f - t.f) / t.e
+    # steps may differ by rounding, but not so far that the last pixel is another
+    if abs(t.a - d.a) * nx > _SLACK * abs(d.a) or abs(t.e - d.e) * ny > _SLACK * abs(d.e):
+        return None
+    x, y = (d.c - t.c) / t.a, (d.f - t.f) / t.e
     col, row = round(x), round(y)
-    if max(abs(x - col), abs(y - row)) > _SLACK or not same_crs(opened, str(dst.crs)):
+    if max(abs(x - col), abs(y - row)) > _SLACK:
+        return None
+    # that the file is in the CRS of its item has been seen already
+    if code.crs != str(dst.crs) and not same_crs(opened, str(dst.crs)):
         return None
     top, left = max(row, 0), max(col, 0)
     bottom, right = max(min(row + ny, height), top), max(min(col + nx, width), left)
@@ -183,7 +195,11 @@ def _refuse_bomb(opened: rasterio.DatasetReader, band: int) -> None:
 
 def _overlap(part: GeoBox, window: GeoBox) -> Roi:
     """Part of a chunk that lies inside the window; both are on one lattice."""
-    col, row = (round(v) for v in part.wld2pix(window.affine.c, window.affine.f))
+    a, b = part.affine, window.affine
+    if a == b:
+        col, row = 0, 0
+    else:
+        col, row = (round(v) for v in part.wld2pix(b.c, b.f))
     (ny, nx), (height, width) = part.shape, window.shape
     return (
         slice(max(row, 0), max(min(row + height, ny), 0)),
