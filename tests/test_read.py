@@ -333,6 +333,33 @@ def test_a_small_file_that_declares_a_huge_block_is_refused(tmp_path, monkeypatc
         read(source, [item])
 
 
+def test_jpeg_2000_is_read_as_it_is(tmp_path):
+    path = tmp_path / "a.jp2"
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", height=SIDE, width=SIDE, count=1, dtype="uint16",
+        crs=str(HERE.crs), transform=HERE.affine, QUALITY=100, REVERSIBLE="YES", YCBCR420="NO",
+    ) as out:  # fmt: skip
+        out.write(pixels(0), 1)
+    item = make_item("a", {"red": str(path)}, HERE)
+    got = read(make_source(tmp_path), [item], HERE[10:100, 20:200])[0]
+    np.testing.assert_array_equal(got, pixels(0)[10:100, 20:200])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+def test_a_raster_without_a_place_is_refused(tmp_path, resampling):
+    path = tmp_path / "a.png"
+    with rasterio.open(
+        path, "w", driver="PNG", height=SIDE, width=SIDE, count=1, dtype="uint16"
+    ) as out:
+        out.write(pixels(0), 1)
+    item = make_item("a", {"red": str(path)}, HERE)
+    for name in [name for name in item.properties if name.startswith("proj:")]:
+        del item.properties[name]
+    with pytest.raises(ReadError, match=r"item 'a', asset 'red' .* the PNG file has no CRS"):
+        read(make_source(tmp_path), [item], resampling=resampling)
+
+
 def test_text_that_names_other_files_is_no_raster(one, tmp_path):
     """GDAL's virtual rasters are text; no driver is asked that would follow it."""
     source, item, path = one

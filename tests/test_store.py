@@ -7,13 +7,15 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import dask
 import numpy as np
 import pystac
 import pystac.validation
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from numcodecs.zstd import compress
 from obstore.store import MemoryStore
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
@@ -22,7 +24,8 @@ from minetrace.cubes import open_cube
 from minetrace.errors import InputError, StoreError
 from minetrace.simulate import simulate_mines
 from minetrace.store import load_cube, save_cube, write_catalog
-from minetrace.store.checked import CheckedStore
+from minetrace.store.checked import CheckedUnit
+from minetrace.store.decode import StoredArray, stored_array
 from minetrace.store.identity import identify
 from minetrace.store.manifest import MANIFEST, PIECE, Manifest, seal, stored, unseal
 from minetrace.store.place import Bucket, Folder
@@ -446,8 +449,6 @@ def test_a_write_that_was_cut_off_is_named_and_no_part_of_the_cube(tmp_path: Pat
 def test_opening_computes_nothing_and_a_small_read_is_small(
     tmp_path: Path, no_compute, monkeypatch: pytest.MonkeyPatch
 ):
-    import dask
-
     rng = np.random.default_rng(1)
     box = GeoBox.from_bbox((0, 0, 600, 600), "EPSG:32622", resolution=1)
     red = rng.random((8, 600, 600), np.float32)
@@ -458,6 +459,7 @@ def test_opening_computes_nothing_and_a_small_read_is_small(
     with dask.config.set(scheduler="sync"):
         path = save_cube(cube, tmp_path / "c.zarr")
     again = load_cube(path)
+    assert again["imagery/red"].chunks == ((8,), (512, 88), (512, 88))
     read = []
     monkeypatch.setattr(
         Folder, "read", lambda self, name, start=0, stop=None, plain=Folder.read: (
@@ -474,14 +476,173 @@ def test_opening_computes_nothing_and_a_small_read_is_small(
 
 
 @pytest.fixture(scope="module")
-def pieces(tmp_path_factory: pytest.TempPathFactory) -> tuple[CheckedStore, bytes]:
+def stored_arrays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StoredArray]:
+    """Arrays of a unit by name: in chunks of a file, in a file that is one chunk, and a number."""
+    path = save_cube(make_cube(), tmp_path_factory.mktemp("arrays") / "c.zarr")
+    unit = CheckedUnit(Folder(path), *unseal((path / "zarr.json").read_bytes(), unit="", where=""))
+    names = ("imagery/red", "imagery/x", "imagery/spatial_ref")
+    return {name: stored_array(unit, name, unit.nodes[name]) for name in names}
+
+
+def one_axis(n: int) -> st.SearchStrategy:
+    lists = st.lists(st.integers(0, n - 1), min_size=1, max_size=4)
+    return st.integers(0, n - 1) | st.slices(n) | lists
+
+
+@given(st.tuples(one_axis(3), one_axis(200), one_axis(300)))
+@example((slice(None), slice(64, 128), slice(128, 192)))
+@example((slice(None), slice(None), slice(None)))
+@example((slice(2, 2), slice(None), 0))
+def test_an_index_picks_along_each_dimension_by_itself(stored_arrays, key):
+    right = make_cube()["imagery/red"].values
+    for axis in (2, 1, 0):
+        right = right[(slice(None),) * axis + (key[axis],)]
+    read = stored_arrays["imagery/red"][key]
+    assert read.shape == right.shape
+    np.testing.assert_array_equal(read, right)
+
+
+def test_arrays_of_fewer_dimensions_are_read_too(stored_arrays):
+    x = make_cube()["imagery"].x.values
+    np.testing.assert_array_equal(stored_arrays["imagery/x"][()], x)
+    np.testing.assert_array_equal(stored_arrays["imagery/x"][slice(250, 20, -7),], x[250:20:-7])
+    assert stored_arrays["imagery/spatial_ref"][()].shape == ()
+    assert stored_arrays["imagery/spatial_ref"][()] == make_cube()["imagery"].spatial_ref
+
+
+@pytest.mark.parametrize(
+    "pick",
+    [
+        {"time": 1, "y": 70, "x": 299},
+        {"y": slice(None, None, -3), "x": [250, 3, 3]},
+        {"y": xr.DataArray([199, 0], dims="p"), "x": xr.DataArray([5, 280], dims="p")},
+        {"x": slice(40, 40)},
+    ],
+)
+def test_lazy_cubes_are_indexed_like_arrays_in_memory(tmp_path: Path, pick):
+    path = save_cube(make_cube(), tmp_path / "c.zarr")
+    xr.testing.assert_equal(
+        load_cube(path)["imagery/red"].isel(pick).drop_vars("spatial_ref"),
+        make_cube()["imagery/red"].isel(pick).drop_vars("spatial_ref"),
+    )
+
+
+def test_what_is_read_is_what_plain_xarray_reads(tmp_path: Path):
+    cube = make_years([2018, 2019, 2021])
+    land = cube["landcover"].to_dataset()
+    land["burnt"] = land["landcover"] == 61
+    land["level"] = (
+        land["landcover"].astype("f4").assign_attrs(_FillValue=np.float32(61), units="m")
+    )
+    codes = land["landcover"].values[0].astype("i2")
+    land = land.assign_coords(
+        gauge=("time", [0.5, np.nan, -1]),
+        depth=(("y", "x"), codes - 100),
+        season=("time", [1, 2, 3]),
+    )
+    land.attrs["note"] = ["a", "b"]
+    cube["landcover"] = land
+    path = save_cube(cube, tmp_path / "c.zarr")
+    read = load_cube(path)
+    with xr.open_datatree(path, engine="zarr") as plain:
+        # coordinates of dimensions and single numbers are in memory, all else is lazy
+        assert {k for k, v in read["landcover"].variables.items() if v.chunks is None} == {
+            "time", "y", "x", "spatial_ref"
+        }  # fmt: skip
+        assert np.isnan(plain["landcover/level"]).any()
+        assert set(read.children) == set(plain.children)
+        for name, node in read.children.items():
+            again = plain[name].to_dataset()
+            xr.testing.assert_identical(node.to_dataset(), again)
+            assert {k: v.dtype for k, v in node.variables.items()} == dict(again.dtypes) | {
+                k: v.dtype for k, v in again.coords.items()
+            }
+    # nobody else holds what was read
+    assert read["imagery/red"].values.flags.writeable
+
+
+def test_tasks_are_named_after_what_they_read(tmp_path: Path):
+    def names(path: Path) -> dict[str, str]:
+        return {k: load_cube(path)[k].data.name for k in ("imagery/red", "landcover/landcover")}
+
+    path = save_cube(make_cube(), tmp_path / "c.zarr")
+    before = names(path)
+    assert names(path) == before
+    assert len(set(before.values())) == 2
+    other = shutil.copytree(path, tmp_path / "d.zarr")
+    assert not set(names(other).values()) & set(before.values())
+    save_cube(make_cube(1), path, resume=False)
+    assert not set(names(path).values()) & set(before.values())
+
+
+def test_a_file_of_one_piece_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    part = load_cube(save_cube(make_years([2018]), tmp_path / "c.zarr"))["imagery/red"][:, :9, :9]
+    read, plain = [], Folder.read
+    monkeypatch.setattr(Folder, "read", lambda *args: read.append(args) or plain(*args))
+    np.testing.assert_array_equal(part, make_years([2018])["imagery/red"][:, :9, :9])
+    assert len(read) == 1
+
+
+def test_damage_after_a_read_is_found_by_the_next_one_that_needs_those_bytes(tmp_path: Path):
+    path = save_cube(make_cube(), tmp_path / "c.zarr")
+    file = path / "imagery" / "red" / "c" / "0" / "0" / "0"
+    good = file.read_bytes()
+    assert len(good) > 2 * PIECE
+    lazy = load_cube(path)["imagery/red"]
+    parts = [lazy[:, :64, :64], lazy[:, 130:140, 190:195], lazy]
+    right = make_cube()["imagery/red"].values
+    rights = [right[:, :64, :64], right[:, 130:140, 190:195], right]
+    refused = [0, 0, 0]
+    spots = range(0, len(good), 20_011)
+    for spot in spots:
+        for i, part in enumerate(parts):
+            np.testing.assert_array_equal(part, rights[i])
+            file.write_bytes(good[:spot] + bytes([good[spot] ^ 16]) + good[spot + 1 :])
+            try:
+                np.testing.assert_array_equal(part, rights[i])
+            except StoreError:
+                refused[i] += 1
+            file.write_bytes(good)
+    assert 0 < refused[0] < len(spots)
+    assert 0 < refused[1] < len(spots)
+    assert refused[2] == len(spots)
+
+
+def file_of(chunk: bytes) -> bytes:
+    """A file with an index, whose six chunks are one and the same."""
+    return chunk + np.array([0, len(chunk)] * 6, "<u8").tobytes() + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("forge", "told"),
+    [
+        (lambda file: file[:-84] + bytes(80) + file[-4:], "cannot be decoded"),
+        (lambda file: file[:-84] + b"\xff" * 80 + file[-4:], "cannot be decoded"),
+        (lambda file: file[:-84] + b"\xfe" * 80 + file[-4:], "cannot be decoded"),
+        (lambda file: file[-40:], "has no room for its index"),
+        (lambda file: file_of(compress(bytes(16380))), "cannot be decoded"),
+        (lambda file: file_of(compress(bytes(16388))), "cannot be decoded"),
+    ],
+)  # fmt: skip
+def test_a_foreign_file_that_cannot_be_decoded_is_an_error(tmp_path: Path, forge, told):
+    path = save_cube(make_years([2018]), tmp_path / "c.zarr")
+    name = "imagery/red/c/0/0/0"
+    forged = forge((path / name).read_bytes())
+    (path / name).write_bytes(forged)
+    reseal(path, lambda meta, red, files: files.update({name: stored(forged)}))
+    with pytest.raises(StoreError, match=told):
+        load_cube(path)["imagery/red"].compute()
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> tuple[CheckedUnit, bytes]:
     """A unit with one file of several pieces, and its bytes."""
     folder = tmp_path_factory.mktemp("unit")
     data = np.random.default_rng(3).bytes(3 * PIECE + 1000)
     (folder / "f").write_bytes(data)
     manifest = Manifest("", "0", {}, {}, {"f": stored(data)})
     meta = {"consolidated_metadata": {"metadata": {}}}
-    return CheckedStore(Folder(folder), meta, manifest), data
+    return CheckedUnit(Folder(folder), meta, manifest), data
 
 
 _EDGES = st.sampled_from([0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 1000])
@@ -527,6 +688,11 @@ def reseal(path: Path, change) -> None:
     (path / "zarr.json").write_bytes(seal(meta, manifest))
 
 
+def inner(array: dict) -> dict:
+    """Settings of the chunks in a file."""
+    return array["codecs"][0]["configuration"]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -550,6 +716,18 @@ def reseal(path: Path, change) -> None:
         (lambda m, red, f: f.update({"/etc/passwd": f["item.json"]}), "no name of a file"),
         (lambda m, red, f: f.pop("imagery/red/c/0/0/0"), "no file for the chunk imagery/red"),
         (lambda m, red, f: m.update(zarr_format=2), "no zarr v3 group"),
+        (lambda m, red, f: red.update(codecs=[]), r"the codecs \[\]"),
+        (lambda m, red, f: inner(red)["codecs"].pop(), r"the codecs \['bytes'\]"),
+        (lambda m, red, f: inner(red)["codecs"].reverse(), r"the codecs \['zstd', 'bytes'\]"),
+        (
+            lambda m, red, f: inner(red)["codecs"][0]["configuration"].update(endian="big"),
+            "the codecs",
+        ),
+        (lambda m, red, f: inner(red)["index_codecs"].pop(), r"an index of \['bytes'\] at the end"),
+        (lambda m, red, f: inner(red).update(index_location="start"), "at the start"),
+        (lambda m, red, f: inner(red).update(chunk_shape=[1, 60, 64]), r"chunks \[1, 60, 64\] in"),
+        (lambda m, red, f: inner(red).update(chunk_shape=[1, 64]), r"chunks \[1, 64\] in files"),
+        (lambda m, red, f: red.update(dimension_names=["y", "x"]), "the dimensions"),
     ],
 )
 def test_a_foreign_store_cannot_ask_for_more_than_a_cube_needs(tmp_path: Path, change, told):

@@ -146,6 +146,11 @@ def _read(
             f"the file holds {stored}, which {kind} cannot hold exactly; declare data_type in the "
             "item's raster:bands"
         )
+    if opened.crs is None:
+        raise ReadError(
+            f"the {opened.driver} file has no CRS, so its pixels have no place; write it as a "
+            "GeoTIFF"
+        )
     nodata = cfg.fill_value
     if nodata is None:
         nodata = math.nan if kind.kind == "f" else src_nodata
