@@ -459,7 +459,7 @@ def test_opening_computes_nothing_and_a_small_read_is_small(
     with dask.config.set(scheduler="sync"):
         path = save_cube(cube, tmp_path / "c.zarr")
     again = load_cube(path)
-    assert again["imagery/red"].chunks == ((8,), (512, 88), (512, 88))
+    assert again["imagery/red"].chunks == ((8,), (256, 256, 88), (512, 88))
     read = []
     monkeypatch.setattr(
         Folder, "read", lambda self, name, start=0, stop=None, plain=Folder.read: (

@@ -7,10 +7,13 @@ from itertools import islice
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from minetrace.errors import StoreError
 
 CODECS = frozenset({"bytes", "zstd", "crc32c", "sharding_indexed"})
-"""Codecs of cubes. Others can name code, or were never tried on damaged bytes."""
+"""Codecs of cubes. Others can name code, or were never tried on damaged bytes; in another order
+`decode` would not know them."""
 TYPES = frozenset(
     {"bool", "float32", "float64", *(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32, 64))}
 )
@@ -59,7 +62,38 @@ def _fault(node: dict[str, Any]) -> str:
     shape, chunk = node["shape"], grid["configuration"]["chunk_shape"]
     if len(shape) != len(chunk) or min([*shape, 0]) < 0 or min([*chunk, 1]) < 1:
         return f"chunks {chunk} of a shape {shape}"
-    return f"chunks of {prod(chunk):,} pixels" if prod(chunk) > MAX_CHUNK else ""
+    if len(node.get("dimension_names") or ()) != len(shape):
+        return f"the dimensions {node.get('dimension_names')} for a shape {shape}"
+    if prod(chunk) > MAX_CHUNK:
+        return f"chunks of {prod(chunk):,} pixels"
+    return _fault_of_layout(node["codecs"], chunk)
+
+
+def _fault_of_layout(codecs: list[dict[str, Any]], file: list[int]) -> str:
+    if _names(codecs) == ["sharding_indexed"]:
+        inner = codecs[0]["configuration"]
+        chunk = inner["chunk_shape"]
+        if len(chunk) != len(file) or min(chunk) < 1 or np.mod(file, chunk).any():
+            return f"chunks {chunk} in files of {file}"
+        index, where = inner["index_codecs"], inner.get("index_location", "end")
+        if not _are_plain(index, "crc32c") or where != "end":
+            return f"an index of {_names(index)} at the {where}"
+        codecs = inner["codecs"]
+    return "" if _are_plain(codecs, "zstd") else f"the codecs {_names(codecs)}"
+
+
+def _are_plain(codecs: list[dict[str, Any]], second: str) -> bool:
+    """Whether values are stored as little-endian bytes, to which one thing is done."""
+    return _names(codecs) == ["bytes", second] and _endian(codecs[0]) == "little"
+
+
+def _endian(codec: dict[str, Any]) -> Any:
+    # single bytes have none
+    return (codec.get("configuration") or {}).get("endian", "little")
+
+
+def _names(codecs: list[dict[str, Any]]) -> list[str]:
+    return [str(codec["name"]) for codec in codecs]
 
 
 def _codecs(codecs: list[dict[str, Any]]) -> Iterator[str]:

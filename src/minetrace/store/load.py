@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from minetrace.errors import StoreError
-from minetrace.store.checked import CheckedStore
+from minetrace.store.checked import CheckedUnit
+from minetrace.store.decode import open_unit
 from minetrace.store.manifest import MEND, ROOT, YEARS_GROUP, Manifest, stored, unit_names, unseal
 from minetrace.store.place import Bucket, Folder, Store, open_place
-from minetrace.store.write import open_unit
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def damaged(place: Folder | Bucket, held: Held) -> list[str]:
 
 def open_held(place: Folder | Bucket, held: Held) -> xr.DataTree:
     """One lazy tree of all units."""
-    trees = [open_unit(CheckedStore(place, *unit)) for unit in held.units.values()]
+    trees = [open_unit(CheckedUnit(place, *unit)) for unit in held.units.values()]
     if len(trees) == 1:
         return trees[0]
     nodes = {"/": trees[0].to_dataset()}

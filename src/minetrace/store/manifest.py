@@ -67,7 +67,7 @@ def stored(data: bytes) -> Stored:
     return Stored(len(data), hashlib.sha256(data).hexdigest(), piece_hashes(data))
 
 
-def piece_hashes(data: bytes) -> list[str]:
+def piece_hashes(data: bytes | memoryview) -> list[str]:
     """Hash of each piece of a file, or of a part of it that begins with a piece.
 
     Examples
@@ -75,7 +75,8 @@ def piece_hashes(data: bytes) -> list[str]:
     >>> piece_hashes(bytes(PIECE + 1))[1] == piece_hashes(bytes(1))[0]
     True
     """
-    pieces = (data[i : i + PIECE] for i in range(0, len(data), PIECE))
+    view = memoryview(data)
+    pieces = (view[i : i + PIECE] for i in range(0, len(data), PIECE))
     return [hashlib.sha256(piece).hexdigest()[:32] for piece in pieces]
 
 

@@ -15,7 +15,8 @@ from zarr.codecs import ZstdCodec
 
 from minetrace._version import __version__
 from minetrace.errors import StoreError
-from minetrace.store.checked import CheckedStore
+from minetrace.store.checked import CheckedUnit
+from minetrace.store.decode import open_unit
 from minetrace.store.identity import Identity, split_years
 from minetrace.store.item import ITEM, cube_item
 from minetrace.store.manifest import ROOT, Manifest, seal, stored, unseal
@@ -61,7 +62,7 @@ def write_unit(cube: xr.DataTree, identity: Identity, work: Path, *, unit: str) 
     manifest = Manifest(unit, __version__, identity.series, identity.years, files)
     text = seal(meta, manifest)
     meta, manifest = unseal(text, unit=unit, where=f"{work}")
-    _read_back(cube, CheckedStore(Folder(work), meta, replace(manifest, unit="")))
+    _read_back(cube, CheckedUnit(Folder(work), meta, replace(manifest, unit="")))
     root.write_bytes(text)
     return manifest
 
@@ -169,9 +170,9 @@ def _stamped(node: xr.DataTree) -> xr.Dataset:
     return ds
 
 
-def _read_back(cube: xr.DataTree, store: CheckedStore) -> None:
+def _read_back(cube: xr.DataTree, unit: CheckedUnit) -> None:
     """Decode every chunk (its checksum is tested) and compare metadata with the cube's."""
-    written = open_unit(store)
+    written = open_unit(unit)
     for name, node in cube.children.items():
         back = written.children[name].to_dataset(inherit=False)
         for key, var in node.to_dataset(inherit=False).data_vars.items():
@@ -185,9 +186,3 @@ def _read_back(cube: xr.DataTree, store: CheckedStore) -> None:
 
 def _touch(block: np.ndarray) -> np.ndarray:
     return np.zeros(block.shape, np.uint8)
-
-
-def open_unit(store: CheckedStore) -> xr.DataTree:
-    """Lazy tree of one unit; every byte is compared with the manifest when it is read."""
-    chunks = {"time": -1, "y": SHARD, "x": SHARD}
-    return xr.open_datatree(store, engine="zarr", chunks=chunks, consolidated=True)
