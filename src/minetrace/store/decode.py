@@ -173,10 +173,8 @@ def _variable(stored: StoredArray, name: str, node: dict[str, Any]) -> xr.Variab
     if dims in ((), (name,)):
         return xr.Variable(dims, stored[()], attrs)
     # time whole, since series are read along it
-    most = {"y": ROWS, "x": max(stored.file)}
-    chunks = tuple(
-        min(most[str(dim)], side) if dim in most else -1
-        for dim, side in zip(dims, stored.file, strict=True)
-    )
+    sides = zip(dims, stored.file, strict=True)
+    block = {dim: min(side, ROWS) if dim == "y" else side for dim, side in sides}
+    chunks = tuple(block[dim] if dim in ("y", "x") else -1 for dim in dims)
     meta = np.empty((0,) * stored.ndim, stored.dtype)
     return xr.Variable(dims, da.from_array(stored, chunks, meta=meta), attrs)
