@@ -88,8 +88,9 @@ def percentile_composite(
     for at, (flat, hide) in pieces([values], hidden):
         width = max(min(flat.shape[1], _STRIP_BYTES // flat.itemsize), 1)
         _percentiles(
-            flat, hide, nodata(flat, packing), _largest_number(flat.dtype), percentile / 100,
-            float(packing.scale), float(packing.offset), pairs,
+            # as bytes, since loops over bool do not become vector instructions
+            flat, hide.view(np.uint8), nodata(flat, packing), _largest_number(flat.dtype),
+            percentile / 100, float(packing.scale), float(packing.offset), pairs,
             np.empty((flat.shape[0], width), flat.dtype), made[at], n_obs[at],
         )  # fmt: skip
     return made.reshape(shape), n_obs.reshape(shape)
@@ -208,7 +209,7 @@ def _largest_number(dtype: np.dtype[Any]) -> Any:
 @jit
 def _percentiles(
     values: NDArray[Any],
-    hidden: NDArray[np.bool_],
+    hidden: NDArray[np.uint8],
     nodata: NDArray[Any],
     filler: Any,
     share: float,
@@ -232,7 +233,7 @@ def _percentiles(
 def _gather(
     values: NDArray[Any],
     start: int,
-    hidden: NDArray[np.bool_],
+    hidden: NDArray[np.uint8],
     nodata: NDArray[Any],
     filler: Any,
     rows: NDArray[Any],
@@ -252,13 +253,13 @@ def _gather(
         # one loop without a mask and one with it: the compiler does not take the test out
         if hidden.size == 0:
             for i in range(width):
-                seen = np.isfinite(source[i]) and (no_blank or source[i] != blank)
+                seen = np.isfinite(source[i]) & (no_blank | (source[i] != blank))
                 row[i] = source[i] if seen else filler
                 count[i] += seen
         else:
             hide = hidden[t, start : start + width]
             for i in range(width):
-                seen = np.isfinite(source[i]) and (no_blank or source[i] != blank) and not hide[i]
+                seen = np.isfinite(source[i]) & (no_blank | (source[i] != blank)) & (hide[i] == 0)
                 row[i] = source[i] if seen else filler
                 count[i] += seen
 

@@ -166,14 +166,14 @@ def close_in(
                 share = min(max(share, np.float32(0.03)), np.float32(0.97))
                 # ties bend the distribution so much that aiming by ranks hardly moves
                 inside = n_high[lane] - n_low[lane]
-                share = np.float32(0.5) if k % 2 == 1 and inside > 2 * few else share
+                share = np.float32(0.5) if (k % 2 == 1) & (inside > 2 * few) else share
                 # an end where nothing was counted says nothing of the density
                 reach = np.float32(0.8) * (b - a)
                 onwards = a + min((head + aim * (k + 1)) / density[lane], reach)
                 back = b - min((tail + aim * (k + 1)) / density[lane], reach)
                 m = onwards if b == steepest else a + share * (b - a)
                 m = back if a == -steepest else m
-                tied = inside <= room and high[lane] - low[lane] < narrow
+                tied = (inside <= room) & (high[lane] - low[lane] < narrow)
                 line[lane] = low[lane] if inside <= few or tied else m
 
 

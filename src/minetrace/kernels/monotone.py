@@ -224,7 +224,7 @@ def _compare(
         for t in range(1, n_time):
             a, b = ordered[block, t - 1], ordered[block, t]
             for lane in range(n_lanes):
-                level = a[lane] == b[lane] and t < n[block, lane]
+                level = (a[lane] == b[lane]) & (t < n[block, lane])
                 equals[lane] = equals[lane] + 1 if level else 0
                 pairs[1, block, lane] += equals[lane]
                 ties[block, lane] += 6 * equals[lane] * (equals[lane] + 2)
