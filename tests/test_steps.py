@@ -122,6 +122,23 @@ def test_a_chunk_across_180_degrees_reaches_both_sides():
         assert reached(side, tiles) == {(0, 0)}
 
 
+def test_a_file_without_a_place_in_its_own_crs_is_looked_into():
+    """Mercator has no place for the pole; what lies around it may be in the file all the same."""
+    pole = GeoBox.from_bbox((-5e5, -5e5, 5e5, 5e5), "EPSG:3413", shape=(100, 100))
+    mercator = GeoBox.from_bbox((-2e7, 1e7, 2e7, 3e7), "EPSG:3857", shape=(100, 100))
+    assert reached(mercator, GeoboxTiles(pole, (100, 100))) == {(0, 0)}
+
+
+def test_a_wide_grid_of_many_chunks():
+    wide = GeoBox.from_bbox((0, 0, 102_400, 102_400), "EPSG:32632", resolution=1)
+    tiles = GeoboxTiles(wide, (1024, 1024))
+    part = wide[5000:7000, 99_000:101_000]
+    away = GeoBox.from_bbox((11.0, 0.2, 11.2, 0.3), "EPSG:4326", resolution=0.001)
+    expected = {(y, x) for y in range(4, 7) for x in range(96, 99)}
+    assert reached(part, tiles) == expected
+    assert reached(away, tiles) == set()
+
+
 def test_an_item_that_is_silent_reaches_its_footprint():
     tiles = GeoboxTiles(HERE, (128, 128))
     part = HERE[10:40, 10:40].extent.to_crs("EPSG:4326").geom

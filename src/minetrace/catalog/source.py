@@ -72,17 +72,22 @@ class Source:
         """What signs addresses when they are opened; None where none is needed."""
         return None if self.config.sign is None else Signer(self.config.sign, self.config.hosts)
 
+    def asset(self, item: pystac.Item, key: str) -> pystac.Asset:
+        """Asset of an item; `SourceError` where it has none of that key."""
+        found = item.assets.get(key)
+        if found is None:
+            raise SourceError(
+                f"item {item.id!r} of source {self.name!r} has no asset {key!r}; it "
+                f"has {', '.join(item.assets)}. Map the band in [bands]"
+            )
+        return found
+
     def check_href(self, item: pystac.Item, key: str) -> str:
         """Unsigned address of an item's asset, if this source may open it.
 
         Where the asset's own address is not allowed, its alternates are tried.
         """
-        asset = item.assets.get(key)
-        if asset is None:
-            raise SourceError(
-                f"item {item.id!r} of source {self.name!r} has no asset {key!r}; it "
-                f"has {', '.join(item.assets)}. Map the band in [bands]"
-            )
+        asset = self.asset(item, key)
         try:
             return self._check(asset.get_absolute_href() or asset.href)
         except HrefError as err:

@@ -210,7 +210,7 @@ def _load(
         if part.mask is not None:
             check_mask(item, part.mask)
         for key in (*keys, *masks):
-            source.check_href(item, key)
+            source.asset(item, key)
         numbers = [source.band(item, band) for band in part.bands]
         codes = tuple(
             marked_encoding(source, item, key, band=n) for key, n in zip(keys, numbers, strict=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pystac
+import shapely
 from affine import Affine
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox, GeoboxTiles
 
@@ -22,8 +25,8 @@ from minetrace.grid import transformer
 GroupBy = str | Callable[[pystac.Item, int], Any]
 """``"time"``, ``"solar_day"``, ``"id"``, or a function of an item and its number."""
 
-_ALONG = np.linspace(0, 1, 17)
-"""Where the place of a chunk in a file of another CRS is looked up, as shares of its sides."""
+_PARTS = 4
+"""Parts of a chunk's side, at whose ends its place in a file of another CRS is looked up."""
 
 
 def time_steps(
@@ -75,6 +78,7 @@ def reached_chunks(
     ``claims`` has those of each item. An item that does not say where its pixels lie reaches as
     far as its footprint.
     """
+    outlines = cache(lambda: _outlines(tiles))
     known: dict[Hashable, list[tuple[int, int]]] = {}
     out: dict[tuple[int, int, int], list[int]] = {}
     for step, group in enumerate(steps):
@@ -84,43 +88,57 @@ def reached_chunks(
             stated = all(None not in place for place in places)
             key = places if stated else i
             if key not in known:
-                known[key] = [
-                    (y, x)
-                    for y, x in np.ndindex(*tiles.shape)
-                    if any(_overlap(tiles[y, x], *place) for place in places)
-                    or (not stated and _touch(tiles[y, x], items[i]))
-                ]
+                reached = np.zeros(tiles.shape, np.bool_)
+                for place in places:
+                    reached |= _overlap(tiles, *place)
+                if not stated:
+                    reached.flat[outlines().query(footprint(items[i]), "intersects")] = True
+                known[key] = [(y, x) for y, x in np.argwhere(reached).tolist()]
             for y, x in known[key]:
                 out.setdefault((step, y, x), []).append(i)
     return out
 
 
-def _touch(chunk: GeoBox, item: pystac.Item) -> bool:
-    return bool(footprint(item).intersects(grid_outline(chunk)))
+def _outlines(tiles: GeoboxTiles) -> shapely.STRtree:
+    return shapely.STRtree([grid_outline(tiles[y, x]) for y, x in np.ndindex(*tiles.shape)])
 
 
 def _overlap(
-    chunk: GeoBox,
+    tiles: GeoboxTiles,
     crs: str | None,
     transform: tuple[float, ...] | None,
     shape: tuple[int, int] | None,
-) -> bool:
-    """Whether a chunk may have pixels of a file; in another CRS it is looked up at some places."""
+) -> NDArray[np.bool_]:
+    """Which chunks may have pixels of a file; in another CRS they are looked up at some places."""
     if crs is None or transform is None or shape is None:
-        return False
-    cols, rows = np.meshgrid(_ALONG * chunk.shape[1], _ALONG * chunk.shape[0])
-    x, y = chunk.pix2wld(cols, rows)
+        return np.zeros(tiles.shape, np.bool_)
+    whole = tiles.base
+    cols, rows = np.meshgrid(_places(tiles.chunks[1]), _places(tiles.chunks[0]))
+    x, y = whole.pix2wld(cols, rows)
     margin = 0.0
-    if str(chunk.crs) != crs and chunk.crs != crs_of(crs):
-        x, y = transformer(str(chunk.crs), crs).transform(x, y)
-        margin = 1 / _ALONG.size
+    if str(whole.crs) != crs and whole.crs != crs_of(crs):
+        x, y = transformer(str(whole.crs), crs).transform(x, y)
+        margin = 1 / _PARTS
     t = ~Affine(*transform)
-    within = True
+    within = np.ones(tiles.shape, np.bool_)
     for at, size in (
         (t.a * x + t.b * y + t.c, shape[1]),
         (t.d * x + t.e * y + t.f, shape[0]),
     ):
+        found = sliding_window_view(at, (_PARTS + 1, _PARTS + 1))[::_PARTS, ::_PARTS]
+        least, most = found.min(axis=(2, 3)), found.max(axis=(2, 3))
+        with np.errstate(invalid="ignore"):
+            beyond = margin * (most - least)
+            near = (least - beyond < size) & (most + beyond > 0)
         # what has no place in the file's CRS says nothing of its neighbours
-        beyond = margin * np.ptp(at) if np.isfinite(at).all() else np.inf
-        within &= bool(at.min() - beyond < size and at.max() + beyond > 0)
+        within &= near | ~np.isfinite(found).all(axis=(2, 3))
     return within
+
+
+def _places(sizes: Sequence[int]) -> NDArray[np.float64]:
+    """Edges of chunks, and places between them."""
+    edges = np.cumsum([0, *sizes])
+    places: NDArray[np.float64] = np.interp(
+        np.arange(_PARTS * len(sizes) + 1) / _PARTS, np.arange(edges.size), edges
+    )
+    return places
