@@ -333,6 +333,12 @@ def test_a_small_file_that_declares_a_huge_block_is_refused(tmp_path, monkeypatc
         read(source, [item])
 
 
+def test_a_grid_of_the_same_numbers_in_another_crs_is_another_grid(one):
+    source, item, _ = one
+    elsewhere = GeoBox(HERE.shape, HERE.affine, "EPSG:32633")
+    assert not read(source, [item], elsewhere).any()
+
+
 def test_jpeg_2000_is_read_as_it_is(tmp_path):
     path = tmp_path / "a.jp2"
     with rasterio.open(

@@ -69,7 +69,7 @@ def write_static(folder: Path, items: list[dict]) -> Path:
 
 
 def write_parquet(path: Path, items: list[dict]) -> Path:
-    arrow = pytest.importorskip("stac_geoparquet.arrow")
+    arrow = pytest.importorskip("stac_geoparquet.arrow", reason="stac-geoparquet is an extra")
     path.parent.mkdir(parents=True, exist_ok=True)
     arrow.to_parquet(arrow.parse_stac_items_to_arrow(copy.deepcopy(items)), path)
     return path

@@ -61,6 +61,33 @@ def test_the_day_is_that_of_the_sun():
     assert time_steps(items, "solar_day", east)[1] == [[0, 1], [2]]
 
 
+def test_the_day_of_the_sun_begins_earlier_in_the_east():
+    east = GeoBox.from_bbox((90, 0, 91, 1), "EPSG:4326", shape=(4, 4))
+    # six hours ahead: 17:00 and 19:00 lie on two days there
+    items = [item_at("a", "2020-01-01T17:00:00Z"), item_at("b", "2020-01-01T19:00:00Z")]
+    assert time_steps(items, "solar_day", east)[1] == [[0], [1]]
+
+
+def test_files_that_only_touch_a_chunk_do_not_reach_it():
+    tiles = GeoboxTiles(HERE, (64, 64))
+    assert reached(HERE[64:128, 64:128], tiles) == {(1, 1)}
+
+
+def test_a_file_between_the_places_that_are_looked_up_is_reached():
+    """Along a parallel a chunk bulges beyond all its own corners."""
+    tiles = GeoboxTiles(HERE, (256, 256))
+    outline = HERE.extent.to_crs("EPSG:4326").boundingbox
+    step = 1e-6
+    inside = HERE[100:101, 255:256].extent.to_crs("EPSG:4326").boundingbox
+    assert inside.right <= outline.right
+    speck = GeoBox.from_bbox(
+        (outline.right + step, inside.bottom, outline.right + 2 * step, inside.top),
+        "EPSG:4326",
+        resolution=step,
+    )
+    assert reached(speck, tiles) == {(0, 0)}
+
+
 def test_moments_are_in_utc():
     times, _ = time_steps([item_at("a", "2020-01-01T05:00:00+06:00")], "time", HERE)
     assert times[0] == np.datetime64("2019-12-31T23:00:00")

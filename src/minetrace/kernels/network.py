@@ -52,7 +52,7 @@ def _comparators(n: int) -> NDArray[np.int32]:
 def sort_columns(values: NDArray[Any], pairs: NDArray[np.int32]) -> None:
     """Sort every column of ``values`` ``(row, column)`` upwards, in place; it holds no NaN."""
     # Added to what is stored. Without it LLVM stores what has changed only, under a mask, which
-    # processors with AVX2 but no AVX-512 do five times as slowly.
+    # processors with AVX2 but no AVX-512 do three to five times as slowly.
     nought = values.dtype.type(0)
     for k in range(pairs.shape[0]):
         upper, lower = values[pairs[k, 0]], values[pairs[k, 1]]
