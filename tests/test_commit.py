@@ -14,8 +14,8 @@ from minetrace.run.commit import Entry, Manifest
 def committed(out: Path) -> tuple[Manifest, Path]:
     """A manifest with unit ``u`` of key ``k``, and the path of its entry."""
     manifest = Manifest(out)
-    (manifest.start("u", "k") / "panel.parquet").write_text("numbers")
-    manifest.publish(Entry("u", "k", ["a"], layers={"landcover": [2000, 2005]}))
+    (manifest.start("u", "k") / "rows.arrow").write_text("numbers")
+    manifest.publish(Entry("u", "k", "landcover", ["a"], years=[2000, 2005]))
     return manifest, out / "manifest" / "u-k.json"
 
 
@@ -23,8 +23,8 @@ def test_a_published_entry_is_found_as_it_was(tmp_path: Path):
     manifest, _ = committed(tmp_path)
     entry = manifest.find("u", "k")
     assert entry is not None
-    assert (entry.sites, entry.layers) == (["a"], {"landcover": [2000, 2005]})
-    assert list(entry.files) == ["panel.parquet"]
+    assert (entry.product, entry.sites, entry.years) == ("landcover", ["a"], [2000, 2005])
+    assert list(entry.files) == ["rows.arrow"]
     assert manifest.find("u", "other") is None
 
 
@@ -38,7 +38,7 @@ def test_a_published_entry_is_found_as_it_was(tmp_path: Path):
         lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "files"}),
         lambda text: json.dumps(json.loads(text) | {"colour": "red"}),
         lambda text: json.dumps(json.loads(text) | {"sites": "a"}),
-        lambda text: json.dumps(json.loads(text) | {"files": ["panel.parquet"]}),
+        lambda text: json.dumps(json.loads(text) | {"files": ["rows.arrow"]}),
     ],
     ids=["half", "empty", "no table", "no text", "missing key", "foreign key", "sites", "files"],
 )

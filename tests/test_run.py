@@ -17,7 +17,7 @@ from shapely.geometry import Point, box
 import minetrace as mt
 from minetrace.errors import ReadError, RecipeError, RunError, SiteError
 from minetrace.panel import read_geoparquet, read_table
-from minetrace.run import plan_units, run_sites
+from minetrace.run import run_sites
 from minetrace.schema import load_recipe
 from minetrace.sites import SiteWarning
 from minetrace.zones import zonal_mean
@@ -74,10 +74,17 @@ def test_run_equals_the_way_by_hand(world, sites, quiet):
         np.testing.assert_array_equal(mine.loc[years, "ntl"], lit["value"])
 
 
+def apart(monkeypatch):
+    """Let every site be a unit of its own."""
+    monkeypatch.setattr("minetrace.run.plan.CELL_DEGREES", 0.001)
+    monkeypatch.setattr("minetrace.run.plan.MOST_SITES", 1)
+    monkeypatch.setattr("minetrace.run.plan._CHAIN", 1)
+
+
 def test_grouping_and_workers_change_nothing(world, sites, quiet, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "minetrace.run.batch.plan_units", lambda frame: plan_units(frame, cell_degrees=0.001)
-    )
+    apart(monkeypatch)
+    # strips of a few rows, so that every site is taken in parts
+    monkeypatch.setattr("minetrace.run.landcover.BATCH_BYTES", 2000)
     run_sites(
         sites.iloc[::-1].reset_index(drop=True), world / "recipe.toml", tmp_path / "out", workers=3
     )
@@ -92,11 +99,11 @@ def test_a_rerun_redoes_nothing_and_is_byte_equal(world, sites, quiet, tmp_path)
     out = tmp_path / "out"
     shutil.copytree(quiet, out)
     before = tables(out)
-    units = {p: p.stat().st_mtime_ns for p in (out / "units").rglob("*.parquet")}
+    units = {p: p.stat().st_mtime_ns for p in (out / "units").rglob("*.*")}
     result = run_sites(sites, world / "recipe.toml", out)
     assert result.n_reused == result.n_units
     assert tables(out) == before
-    assert {p: p.stat().st_mtime_ns for p in (out / "units").rglob("*.parquet")} == units
+    assert {p: p.stat().st_mtime_ns for p in (out / "units").rglob("*.*")} == units
 
 
 def test_a_fresh_run_is_byte_equal(world, sites, quiet, tmp_path):
@@ -108,12 +115,12 @@ def test_a_run_that_died_goes_on(world, sites, quiet, tmp_path, monkeypatch):
     """The driver dies while a unit's files are half written; the rerun equals the quiet run."""
     import minetrace.run.batch as batch
 
-    monkeypatch.setattr(batch, "plan_units", lambda frame: plan_units(frame, cell_degrees=0.001))
+    apart(monkeypatch)
     real, done = batch.write_unit, []
 
     def dies(folder, **kwargs):
         if len(done) == 1:
-            (folder / "panel.parquet").write_bytes(b"half")
+            (folder / "rows.arrow").write_bytes(b"half")
             raise KeyboardInterrupt
         done.append(folder)
         real(folder, **kwargs)
@@ -144,7 +151,7 @@ def test_changed_settings_are_not_mixed_with_old_results(world, sites, quiet, tm
 def test_a_damaged_unit_is_not_reused(world, sites, quiet, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(quiet, out)
-    file = next((out / "units").rglob("panel.parquet"))
+    file = next((out / "units").rglob("rows.arrow"))
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(RunError, match="damaged or gone"):
         run_sites(sites, world / "recipe.toml", out)
@@ -297,25 +304,25 @@ def test_a_unit_with_a_passing_fault_is_tried_again(tmp_path, monkeypatch, found
 
     recipe = plain_world(tmp_path, {"lc_2000": full(61), "lc_2001": full(200)})
     sites = boxes(a=(10.002, 49.998), b=(10.004, 49.998))
-    real, tries = attempt.analyse, []
+    real, tries = attempt.measure, []
 
-    def stumbles(rows, *args, items, **options):
-        if "a" in set(rows.site_id) and len(items["landcover"]) == 2:
+    def stumbles(product, rows, *args):
+        if "a" in set(rows.site_id) and len(args[-1]) == 2:
             tries.append(1)
             raise ReadError("the disk stumbled")
-        return real(rows, *args, items=items, **options)
+        return real(product, rows, *args)
 
-    monkeypatch.setattr(attempt, "analyse", stumbles)
+    monkeypatch.setattr(attempt, "measure", stumbles)
+    monkeypatch.setattr(attempt, "account_sites", lambda rows, *args: ([], [*range(len(rows))]))
     monkeypatch.setattr(
-        attempt, "unreadable",
-        lambda *args: [("landcover", i, "stumbled") for i in args[-1]["landcover"][:found]],
-    )  # fmt: skip
-    first = run_sites(sites, recipe, tmp_path / "out")
+        attempt, "unreadable", lambda *args: [(i, "stumbled") for i in args[-1][:found]]
+    )
+    first = run_sites(sites, recipe, tmp_path / "out", products=["panel"])
     assert tries
     assert set(first.failures["site_id"]) == {"a"}
     assert first.n_sites == 1 + found
     monkeypatch.undo()
-    second = run_sites(sites, recipe, tmp_path / "out")
+    second = run_sites(sites, recipe, tmp_path / "out", products=["panel"])
     assert (second.n_reused, second.complete, second.n_sites) == (0, True, 2)
 
 

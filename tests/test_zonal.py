@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -23,10 +24,17 @@ from shapely.geometry import MultiPolygon, Polygon, box
 
 import oracles
 from minetrace.errors import InputError
-from minetrace.grid import area_spline, pixel_areas
+from minetrace.grid import area_spline, crop_native, pixel_areas
 from minetrace.kernels import coverage, strips, zonal
 from minetrace.kernels.runs import Runs
-from minetrace.zones import cell_km2, cover, mean_in_zones, zonal_shares, zonal_statistics
+from minetrace.zones import (
+    cell_km2,
+    cell_shares,
+    cover,
+    mean_in_zones,
+    zonal_shares,
+    zonal_statistics,
+)
 from minetrace.zones.sums import ZoneSums, finish, merge
 from strategies import star_polygons
 
@@ -325,7 +333,8 @@ def test_shares_equal_one_sum_a_class(polygon, dtype, seed):
     sites = on(polygon, box(0.5, 0.5, 9.2, 17.7))
     zones = cover(sites, GRID)
     table = zonal_shares(stack(codes, nodata=0), zones)
-    km2, cells = cell_km2(zones, GRID), zones.offsets
+    km2 = pixel_areas(GRID)[zones.rows, zones.cols] * zones.weight / 1e6
+    cells = zones.offsets
     rows = iter(table.itertuples())
     for site in range(2):
         mine = slice(cells[site], cells[site + 1])
@@ -410,9 +419,45 @@ def test_cells_written_out_are_those_of_the_runs(first, second, mode):
     assert list(zip(zones.rows, zones.cols, zones.weight, strict=True)) == cells
     assert ((zones.partial > 0) & (zones.partial < 1)).all()
     assert (zones.rows.dtype, zones.cols.dtype) == (np.int32, np.int32)
-    np.testing.assert_array_equal(
-        cell_km2(zones, GRID), pixel_areas(GRID)[zones.rows, zones.cols] * zones.weight / 1e6
-    )
+    exact = pixel_areas(GRID)[zones.rows, zones.cols] * zones.weight / 1e6
+    # pixels of 1e-6 km², which lies between 2⁻²⁰ and 2⁻¹⁹
+    np.testing.assert_array_equal(cell_km2(zones, GRID), np.rint(exact * 2.0**50) / 2.0**50)
+    np.testing.assert_array_equal(cell_shares(zones), np.rint(zones.weight * 2.0**30) / 2.0**30)
+
+
+@given(star_polygons(), st.randoms(use_true_random=False))
+def test_areas_add_up_to_the_same_number_in_any_order(polygon, random):
+    zones = cover(on(polygon), GRID)
+    for values in (cell_km2(zones, GRID), cell_shares(zones)):
+        mixed = values.tolist()
+        random.shuffle(mixed)
+        half = len(mixed) // 2
+        total = math.fsum(mixed)
+        assert sum(mixed) == sum(mixed[:half]) + sum(mixed[half:]) == total
+
+
+LATTICES = {
+    "degrees": GeoBox.from_bbox((-52, 1, -51, 3), "EPSG:4326", resolution=0.00026949458523585647),
+    "utm": GeoBox.from_bbox((2e5, 2e5, 3e5, 4e5), "EPSG:32622", resolution=30),
+    "far": GeoBox.from_bbox((-8e6, 6e6, -7.9e6, 6.1e6), "EPSG:6933", resolution=100),
+}
+
+
+@pytest.mark.parametrize("name", LATTICES)
+@given(star_polygons(), st.integers(30, 900), st.integers(30, 900), st.integers(0, 3))
+def test_a_site_has_the_same_cells_in_every_window(name, polygon, row, col, margin):
+    whole = LATTICES[name]
+    place = whole[row : row + 40, col : col + 40]
+    t = place.affine
+    shape = shapely.transform(polygon, lambda xy: xy * (t.a, t.e) + (t.c, t.f))
+    site = gpd.GeoDataFrame({"site_id": ["a"]}, geometry=[shape], crs=whole.crs).to_crs(4326)
+    alone = crop_native(whole, site.geometry.iloc[0], buffer_m=margin * 100)
+    wide, close = cover(site, whole), cover(site, alone)
+    down, right = (round(v) for v in reversed(whole.wld2pix(alone.affine.c, alone.affine.f)))
+    np.testing.assert_array_equal(wide.rows, close.rows + down)
+    np.testing.assert_array_equal(wide.cols, close.cols + right)
+    np.testing.assert_array_equal(wide.weight, close.weight)
+    np.testing.assert_array_equal(cell_km2(wide, whole), cell_km2(close, alone))
 
 
 def test_what_rounding_leaves_of_a_pixel_is_whole_or_none():

@@ -18,7 +18,6 @@ from odc.geo import CRS, Geometry
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from pyproj.exceptions import CRSError
-from scipy.interpolate import BSpline, make_interp_spline
 from shapely import box, union_all
 from shapely.geometry.base import BaseGeometry
 
@@ -27,9 +26,12 @@ from minetrace.errors import GridError
 _EQUAL_AREA = "+proj=cea +ellps=WGS84 +units=m"
 _AROUND = 2 * math.pi * 6_378_137.0
 """Width of the equal-area plane: the equator's length, metres."""
-_NODES = 17
 _APART = 0.5
-"""Most degrees between the nodes of the lattice on which areas are taken exactly."""
+"""Most degrees between the pixels whose areas are taken exactly."""
+_ANCHORS = 4096
+"""Pixels between the places that others are measured from: of fewer digits none is rounded off."""
+_FINEST = 2.0**36
+"""Parts of a pixel to which places are rounded: whole pixels are then added without rounding."""
 MAX_PIXELS = 2**31
 """Largest grid that is accepted; a typing slip in a resolution asks for more."""
 
@@ -190,19 +192,73 @@ def crop_native(native: GeoBox, geometry: BaseGeometry, *, buffer_m: float = 0.0
 
 
 def _cut(origin: float, step: float, low: float, high: float) -> tuple[float, float, int]:
-    """Origin, step and length of the part of an axis that covers ``low`` to ``high``.
+    """Origin, step and length of the part of an axis that covers ``low`` to ``high``."""
+    size = abs(step)
+    offset, _ = _phase(origin, step)
+    first, last = _snap((low - offset) / size, (high - offset) / size, 1.0)
+    return offset + (first if step > 0 else last) * size, step, last - first
 
-    Origins of tiles and windows of one lattice differ by rounding. Its offset from zero is
-    therefore rounded to less than a billionth of a pixel first: every window of the lattice gets
-    bit-equal coordinates, whichever origin it was derived from.
+
+def _phase(origin: float, step: float) -> tuple[float, int]:
+    """Offset of a lattice from zero, and the number of the pixel edge at ``origin``.
+
+    Origins of tiles and windows of one lattice differ by rounding. The offset is therefore rounded
+    to less than a billionth of a pixel: every window of the lattice gets bit-equal coordinates,
+    whichever origin it was derived from.
     """
     size = abs(step)
     digits = 9 - math.floor(math.log10(size))
     offset = round(origin % size, digits)
     if size - offset < 10.0**-digits:
         offset = 0.0
-    first, last = _snap((low - offset) / size, (high - offset) / size, 1.0)
-    return offset + (first if step > 0 else last) * size, step, last - first
+    return offset, round((origin - offset) / size)
+
+
+def lattice_window(native: GeoBox, rows: tuple[int, int], cols: tuple[int, int]) -> GeoBox:
+    """Part of a pixel lattice by its rows and columns, counted from the corner of ``native``.
+
+    It is the grid that `crop_native` gives for a site that fills it.
+
+    Examples
+    --------
+    >>> grid = GeoBox.from_bbox((0, 0, 10, 10), "EPSG:32631", resolution=1)
+    >>> lattice_window(grid, (1, 3), (-2, 4)).boundingbox.bbox
+    (-2.0, 7.0, 4.0, 9.0)
+    """
+    t = native.affine
+    (left, col), (top, row) = _phase(t.c, t.a), _phase(t.f, t.e)
+    x = left + (col + (cols[0] if t.a > 0 else -cols[0])) * abs(t.a)
+    y = top + (row + (rows[0] if t.e > 0 else -rows[0])) * abs(t.e)
+    shape = (rows[1] - rows[0], cols[1] - cols[0])
+    return GeoBox(shape, Affine(t.a, 0.0, x, 0.0, t.e, y), native.crs)
+
+
+def to_pixels(
+    geobox: GeoBox, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Columns and rows of places on a north-up grid, to 1e-10 pixels.
+
+    On two windows of one lattice they differ by whole pixels, exactly: what a site covers does
+    not depend on the window that it is seen in.
+
+    Examples
+    --------
+    >>> grid = GeoBox.from_bbox((0.1, 0.2, 0.5, 0.6), "EPSG:4326", shape=(4, 4))
+    >>> col, row = to_pixels(grid, np.array([0.25]), np.array([0.35]))
+    >>> round(float(col[0]), 6), round(float(row[0]), 6)
+    (1.5, 2.5)
+    """
+    t = geobox.affine
+    return _along(x, t.c, t.a), _along(y, t.f, t.e)
+
+
+def _along(places: NDArray[np.float64], origin: float, step: float) -> NDArray[np.float64]:
+    size = abs(step)
+    offset, first = _phase(origin, step)
+    anchor = np.floor((places - offset) / (size * _ANCHORS)) * _ANCHORS
+    rest = (places - (offset + anchor * size)) / size
+    pixels: NDArray[np.float64] = np.rint(rest * _FINEST) / _FINEST + (anchor - first)
+    return pixels if step > 0 else -pixels
 
 
 def same_lattice(a: GeoBox, b: GeoBox) -> bool:
@@ -239,9 +295,10 @@ def pixel_areas(geobox: GeoBox) -> NDArray[np.float64]:
 
     Notes
     -----
-    The area changes smoothly, so it is taken exactly on a lattice of pixels, 17 each way or at
-    most half a degree apart, and interpolated by a bicubic spline between them. A pixel is
-    taken as a quadrilateral of the equal-area plane: a projected pixel next to a pole is not.
+    The area changes smoothly, so it is taken exactly for pixels half a degree apart at most and
+    interpolated between them, by cubics through the nearest four of a row or column. These pixels
+    are the same for all windows of a lattice, and so are the areas. A pixel is taken as a
+    quadrilateral of the equal-area plane: a projected pixel next to a pole is not.
 
     Examples
     --------
@@ -289,23 +346,20 @@ def area_spline(geobox: GeoBox) -> AreaSpline:
     """
     if geobox.crs is None:
         raise GridError("the grid has no CRS, so its pixels have no area")
-    ny, nx = geobox.shape
-    t = geobox.affine
+    (ny, nx), t = geobox.shape, geobox.affine
     degrees = 1.0 if geobox.crs.geographic else 1 / 111_320
-    rows = _lattice(ny, math.hypot(t.b, t.e) * degrees)
-    cols = _lattice(nx, math.hypot(t.a, t.d) * degrees)
-    nodes = _quad_areas(geobox, rows, cols)
-    if rows.size == ny:
-        first, factor = np.arange(ny), np.eye(1, 4).repeat(ny, axis=0)
-        nodes = np.pad(nodes, ((0, 3), (0, 0)))
-    else:
-        spline = make_interp_spline(rows, nodes)
-        basis = BSpline.design_matrix(np.arange(ny, dtype=np.float64), spline.t, spline.k)
-        first = basis.indices.reshape(ny, 4)[:, 0].astype(np.int64)
-        nodes, factor = spline.c, basis.data.reshape(ny, 4)
-    if cols.size < nx:
-        nodes = make_interp_spline(cols, nodes, axis=1)(np.arange(nx))
-    return AreaSpline(np.ascontiguousarray(nodes), first, factor)
+    rows = _nodes(ny, t.f, t.e or t.d, degrees)
+    cols = _nodes(nx, t.c, t.a or t.b, degrees)
+    areas = _quad_areas(geobox, rows.at, cols.at)
+    if not np.isfinite(areas).all():
+        # at the edge of the CRS's domain there may be no pixels beyond the grid to lean on
+        rows, cols = _every_pixel(ny), _every_pixel(nx)
+        areas = _quad_areas(geobox, rows.at, cols.at)
+    if not np.isfinite(areas).all():
+        raise GridError(f"the grid {geobox.boundingbox} leaves the domain of {geobox.crs}")
+    # term by term: a matrix product rounds differently in windows of different widths
+    columns = sum(cols.factor[:, i] * areas[:, cols.first + i] for i in range(4))
+    return AreaSpline(np.ascontiguousarray(columns), rows.first, rows.factor)
 
 
 @lru_cache(maxsize=64)
@@ -314,12 +368,39 @@ def transformer(source: str, target: str) -> Transformer:
     return Transformer.from_crs(source, target, always_xy=True)
 
 
-def _lattice(n: int, step: float) -> NDArray[np.int64]:
-    """Pixels of an axis at which areas are taken exactly; ``step`` is one pixel in degrees."""
-    nodes = max(_NODES, math.ceil((n - 1) * step / _APART) + 1)
-    if n <= nodes:
-        return np.arange(n)
-    return np.linspace(0, n - 1, nodes).round().astype(np.int64)
+class _Nodes(NamedTuple):
+    """Pixels of an axis whose areas are taken exactly, and how all others lean on them."""
+
+    at: NDArray[np.int64]
+    """Their numbers in the grid, beyond its ends too."""
+    first: NDArray[np.int64]
+    """The first of four nodes of every pixel."""
+    factor: NDArray[np.float64]
+    """float64 ``(pixel, 4)``."""
+
+
+def _nodes(n: int, origin: float, step: float, degrees: float) -> _Nodes:
+    """Nodes at whole multiples, on the lattice, of a power of two of pixels."""
+    apart = 2 ** max(0, math.floor(math.log2(_APART / (abs(step) * degrees))))
+    if apart == 1:
+        return _every_pixel(n)
+    _, edge = _phase(origin, step)
+    pixels = edge + np.arange(n) if step > 0 else edge - 1 - np.arange(n)
+    node = pixels // apart
+    t = (pixels - node * apart) / apart
+    factor = np.stack(
+        [-t * (t - 1) * (t - 2) / 6, (t + 1) * (t - 1) * (t - 2) / 2,
+         -(t + 1) * t * (t - 2) / 2, (t + 1) * t * (t - 1) / 6], axis=1,
+    )  # fmt: skip
+    lowest = int(node.min()) - 1
+    on_lattice = np.arange(lowest, int(node.max()) + 3) * apart
+    at = on_lattice - edge if step > 0 else edge - 1 - on_lattice
+    return _Nodes(at, node - 1 - lowest, factor)
+
+
+def _every_pixel(n: int) -> _Nodes:
+    # the last pixel has three more behind it, with factors of 0
+    return _Nodes(np.minimum(np.arange(n + 3), n - 1), np.arange(n), np.eye(1, 4).repeat(n, axis=0))
 
 
 def _quad_areas(
@@ -327,21 +408,33 @@ def _quad_areas(
 ) -> NDArray[np.float64]:
     """Area of the pixels at ``rows × cols`` from their corners in the equal-area plane."""
     r, c = np.meshgrid(rows.astype(float), cols.astype(float), indexing="ij")
-    transform = transformer(str(geobox.crs), _EQUAL_AREA)
-    corners = []
-    for dr, dc in ((0, 0), (0, 1), (1, 1), (1, 0)):
-        px, py = geobox.pix2wld(c + dc, r + dr)
-        corners.append(transform.transform(px, py))
-    if not np.isfinite(np.asarray(corners)).all():
-        raise GridError(f"the grid {geobox.boundingbox} leaves the domain of {geobox.crs}")
+    to_plane = transformer(str(geobox.crs), _EQUAL_AREA)
+    corners = [
+        to_plane.transform(*_edges(geobox, c + dc, r + dr))
+        for dr, dc in ((0, 0), (0, 1), (1, 1), (1, 0))
+    ]
     # corners relative to the first: the plane coordinates are 1e7 m, the pixels 1e1 m
-    x = np.stack([cx - corners[0][0] for cx, _ in corners])
-    y = np.stack([cy - corners[0][1] for _, cy in corners])
-    # a pixel across 180° has corners at both ends of the plane
-    x -= _AROUND * np.round(x / _AROUND)
-    nxt = [1, 2, 3, 0]
-    area: NDArray[np.float64] = np.abs((x * y[nxt] - x[nxt] * y).sum(axis=0)) / 2
+    with np.errstate(invalid="ignore"):
+        x = np.stack([cx - corners[0][0] for cx, _ in corners])
+        y = np.stack([cy - corners[0][1] for _, cy in corners])
+        # a pixel across 180° has corners at both ends of the plane
+        x -= _AROUND * np.round(x / _AROUND)
+        nxt = [1, 2, 3, 0]
+        area: NDArray[np.float64] = np.abs((x * y[nxt] - x[nxt] * y).sum(axis=0)) / 2
     return area
+
+
+def _edges(
+    geobox: GeoBox, cols: NDArray[np.float64], rows: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places of pixel edges, bit-equal on all windows of a lattice."""
+    t = geobox.affine
+    if t.b or t.d:
+        x, y = geobox.pix2wld(cols, rows)
+        return x, y
+    (left, col), (top, row) = _phase(t.c, t.a), _phase(t.f, t.e)
+    across = left + (col + math.copysign(1, t.a) * cols) * abs(t.a)
+    return across, top + (row + math.copysign(1, t.e) * rows) * abs(t.e)
 
 
 def _projected_bounds(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -192,8 +193,7 @@ def write_geoparquet(frame: gpd.GeoDataFrame, path: str | Path) -> Path:
     ...     read_geoparquet(write_geoparquet(frame, f"{folder}/a.parquet")).site_id.tolist()
     ['a']
     """
-
-    def write(file: BinaryIO) -> None:
+    with written_whole(Path(path)) as file:
         _sorted(frame).to_parquet(
             file,
             index=False,
@@ -201,8 +201,7 @@ def write_geoparquet(frame: gpd.GeoDataFrame, path: str | Path) -> Path:
             schema_version="1.1.0",
             write_covering_bbox=True,
         )
-
-    return _atomically(Path(path), write)
+    return Path(path)
 
 
 def write_table(frame: pd.DataFrame, path: str | Path) -> Path:
@@ -216,9 +215,9 @@ def write_table(frame: pd.DataFrame, path: str | Path) -> Path:
     ...     read_table(path).site_id.tolist()
     ['a', 'b']
     """
-    return _atomically(
-        Path(path), lambda file: _sorted(frame).to_parquet(file, index=False, compression="zstd")
-    )
+    with written_whole(Path(path)) as file:
+        _sorted(frame).to_parquet(file, index=False, compression="zstd")
+    return Path(path)
 
 
 def read_geoparquet(path: str | Path) -> gpd.GeoDataFrame:
@@ -330,18 +329,18 @@ def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(keys, kind="stable", ignore_index=True) if keys else frame
 
 
-def _atomically(path: Path, write: Callable[[BinaryIO], None]) -> Path:
-    """Write beside the target, flush to disk, then rename: readers never see half a file."""
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """File beside the target, put in its place at the end: readers never see half of it."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with part.open("xb") as file:
-            write(file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    return path
 
 
 def _read(path: str | Path, read: Callable[[str | Path], pd.DataFrame], kind: str) -> pd.DataFrame:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -13,23 +11,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from minetrace.change.codes import Codes, as_codes, checked_legend, describe, layer_years
-from minetrace.kernels.transitions import zone_composition, zone_transitions
-from minetrace.schema import COVERS, Kind, Legend, fill_value, load_legend
-from minetrace.zones import Coverage, Zones, cell_km2, cover, geobox_of, space_last
-
-_FLOWS = (
-    "development_km2", "reclamation_km2", "development_unique_km2", "reclamation_unique_km2",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class LandAccount:
-    """Land cover of sites by year."""
-
-    composition: pd.DataFrame
-    """``site_id, year, bsp, mine_km2, vegetated_km2, other_km2, observed_km2, n_pixels``."""
-    transitions: pd.DataFrame
-    """As `transition_areas`."""
+from minetrace.change.sums import LandAccount, LandSums, composition_table, keyed_table, sum_land
+from minetrace.kernels.transitions import zone_composition
+from minetrace.schema import Kind, Legend, fill_value, load_legend
+from minetrace.zones import Coverage, Zones, cell_km2, cell_shares, cover, geobox_of, space_last
 
 
 def transition_areas(
@@ -87,8 +72,9 @@ def transition_areas(
     [1990.0, 5.0, 0.5]
     """
     zones = cover(sites, geobox_of(landcover), coverage=coverage)
-    layers = _read(landcover, zones, legend, min_persistence)
-    return _flow_table(layers, zones, _kind_sums(layers, zones), min_persistence)
+    return land_account(
+        landcover, zones, legend=legend, min_persistence=min_persistence
+    ).transitions
 
 
 def bare_surface_percentage(
@@ -128,8 +114,10 @@ def bare_surface_percentage(
     """
     zones = cover(sites, geobox_of(landcover), coverage=coverage)
     layers = _read(landcover, zones, legend)
-    sums = _kind_sums(layers, zones)
-    return _composition_table(layers, zones, sums)[["site_id", "year", "bsp"]]
+    sums = zone_composition(
+        layers.codes.values, layers.codes.lut, len(Kind), zones.runs, layers.km2, layers.share
+    )
+    return composition_table(zones.site_ids, layers.years, sums)[["site_id", "year", "bsp"]]
 
 
 def class_areas(
@@ -172,9 +160,11 @@ def class_areas(
     found = layers.codes.present
     bins = np.zeros(256, np.uint8)
     bins[found] = np.arange(found.size)
-    sums = _zone_sums(layers, bins, found.size, zones)
+    sums = zone_composition(
+        layers.codes.values, bins, found.size, zones.runs, layers.km2, layers.share
+    )
     keys = {"site_id": zones.site_ids, "year": layers.years, "code": found}
-    table = _table(keys, {"n_pixels": sums[..., 1], "area_km2": sums[..., 0]})
+    table = keyed_table(keys, {"n_pixels": sums[..., 1], "area_km2": sums[..., 0]})
     names = {c.code: c.name for c in load_legend(legend).classes}
     table.insert(3, "name", [names.get(code, "No data") for code in table["code"]])
     return table[table["n_pixels"] > 0].astype({"name": "str"}).reset_index(drop=True)
@@ -219,11 +209,18 @@ def land_account(
     >>> account.composition[["year", "bsp", "n_pixels"]].to_numpy().tolist()
     [[1985.0, 0.0, 1.0], [1990.0, 1.0, 2.0]]
     """
+    years, sums = land_sums(landcover, zones, legend=legend, min_persistence=min_persistence)
+    return sums.account(zones.site_ids, years)
+
+
+def land_sums(
+    landcover: xr.DataArray, zones: Zones, *, legend: str | Legend, min_persistence: int = 1
+) -> tuple[NDArray[np.int64], LandSums]:
+    """Years of the layers, and what `land_account` makes its tables of; parameters as there."""
     layers = _read(landcover, zones, legend, min_persistence)
-    sums = _kind_sums(layers, zones)
-    return LandAccount(
-        _composition_table(layers, zones, sums), _flow_table(layers, zones, sums, min_persistence)
-    )
+    codes = layers.codes
+    sums = sum_land(codes.values, codes.lut, min_persistence, zones.runs, layers.km2, layers.share)
+    return layers.years, sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +230,9 @@ class _Layers:
     years: NDArray[np.int64]
     codes: Codes
     km2: NDArray[np.float64]
-    """Area of every cell of the zones."""
+    """Area of every cell inside its site."""
+    share: NDArray[np.float64]
+    """Share of every cell inside its site."""
 
 
 def _read(
@@ -243,76 +242,4 @@ def _read(
     years = layer_years(landcover)
     km2 = cell_km2(zones, geobox_of(landcover))
     codes = as_codes(space_last(landcover), classes, fill_value(landcover), describe(landcover))
-    return _Layers(years, codes, km2)
-
-
-def _zone_sums(
-    layers: _Layers, bins: NDArray[np.uint8], n_bins: int, zones: Zones
-) -> NDArray[np.float64]:
-    """km² and pixel shares ``(site, time, bin, 2)``."""
-    sums: NDArray[np.float64] = zone_composition(
-        layers.codes.values, bins, n_bins, zones.runs, layers.km2, zones.weight
-    )
-    return sums
-
-
-def _kind_sums(layers: _Layers, zones: Zones) -> NDArray[np.float64]:
-    return _zone_sums(layers, layers.codes.lut, len(Kind), zones)
-
-
-def _total_km2(layers: _Layers, zones: Zones) -> NDArray[np.float64]:
-    """Area of every site's cells, added in the order in which the kernel adds the classes."""
-    everything = np.zeros(256, np.uint8)
-    total: NDArray[np.float64] = zone_composition(
-        layers.codes.values[:1], everything, 1, zones.runs, layers.km2, layers.km2
-    )[:, 0, 0, 0]
-    return total
-
-
-def _composition_table(layers: _Layers, zones: Zones, sums: NDArray[np.float64]) -> pd.DataFrame:
-    km2, pixels = sums[..., 0], sums[..., 1]
-    vegetated = km2[..., Kind.CROPLAND : Kind.SPARSE + 1].sum(axis=-1)
-    mine, other = km2[..., Kind.MINE], km2[..., Kind.OTHER]
-    # not the sum of the three: its last digits would change with the classes, and a trend test
-    # takes a rounding difference for a step
-    observed = _total_km2(layers, zones)[:, None] - km2[..., Kind.NODATA]
-    values = {
-        "bsp": np.divide(mine, observed, out=np.full(mine.shape, np.nan), where=observed > 0),
-        "mine_km2": mine,
-        "vegetated_km2": vegetated,
-        "other_km2": other,
-        "observed_km2": observed,
-        "n_pixels": pixels[..., Kind.CROPLAND :].sum(axis=-1),
-    }
-    return _table({"site_id": zones.site_ids, "year": layers.years}, values)
-
-
-def _flow_table(
-    layers: _Layers, zones: Zones, sums: NDArray[np.float64], min_persistence: int
-) -> pd.DataFrame:
-    codes, years = layers.codes, layers.years
-    flows = zone_transitions(codes.values, codes.lut, min_persistence, zones.runs, layers.km2)
-    keys = {"site_id": zones.site_ids, "year": years[1:], "cover": COVERS}
-    table = _table(keys, {name: flows[:, 1:, :, k] for k, name in enumerate(_FLOWS)})
-    intervals = _intervals(years, sums[..., Kind.CROPLAND :, 0])
-    table.insert(2, "interval_years", np.repeat(intervals, len(COVERS)))
-    return table
-
-
-def _intervals(years: NDArray[np.int64], seen: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Years since each site's last layer with data, or else since the layer before.
-
-    ``seen`` has areas ``(site, time, kind)``; the result is ``(site, time)`` from layer two on.
-    """
-    layer = np.arange(years.size)
-    last = np.maximum.accumulate(np.where((seen > 0).any(axis=-1), layer, -1), axis=1)[:, :-1]
-    return years[1:] - years[np.where(last < 0, layer[:-1], last)]
-
-
-def _table(
-    keys: Mapping[str, Collection[Any]], values: Mapping[str, NDArray[np.float64]]
-) -> pd.DataFrame:
-    """One row for each combination of the keys, in their order."""
-    index = pd.MultiIndex.from_product(list(keys.values()), names=list(keys))
-    table = pd.DataFrame({name: a.ravel() for name, a in values.items()}, index).reset_index()
-    return table.astype({k: "int64" if k in ("year", "code") else "str" for k in keys})
+    return _Layers(years, codes, km2, cell_shares(zones))

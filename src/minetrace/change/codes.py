@@ -109,6 +109,11 @@ def narrow(
     return codes, found[found != fill] if fill is not None else found
 
 
+def refuse_unknown(codes: NDArray[np.uint8], legend: Legend) -> None:
+    """Raise `LegendError` for codes ``(time, pixel)``, no data 0, that the legend misses."""
+    refuse(codes_present(codes), np.empty(0, np.int64), legend, code_kinds(legend, 0), "land cover")
+
+
 def refuse(
     present: NDArray[np.bool_],
     outside: NDArray[np.integer],

@@ -120,6 +120,7 @@ def run(
 ) -> int:
     """Trace every site of a file: panel, table, transitions, maps and report."""
     from minetrace.cli import console
+    from minetrace.cubes import open_sources
     from minetrace.report import write_report
     from minetrace.run import plan_units, run_sites
     from minetrace.schema import load_recipe
@@ -128,7 +129,7 @@ def run(
     loaded = load_recipe(recipe)
     frame = read_sites(sites, layer=layer, id_column=id_column)
     if plan:
-        units = plan_units(frame)
+        units = plan_units(frame, loaded.annual, open_sources(loaded.annual))
         console.out.print(
             f"{len(frame)} sites in {len(units)} units, products {', '.join(loaded.products)}"
         )

@@ -9,6 +9,7 @@ from minetrace.cubes.cube import (
     open_cube,
     open_legend,
     open_sources,
+    product_items,
     site_geometry,
 )
 from minetrace.cubes.gaps import failures
@@ -18,5 +19,5 @@ from minetrace.cubes.layers import load_layers
 __all__ = [
     "Site", "Sources", "build_cube", "crop_node", "failures", "find_items", "layer_years",
     "load_layers", "native_grid", "node_grid", "open_cube", "open_legend", "open_sources",
-    "site_geometry", "site_grid",
+    "product_items", "site_geometry", "site_grid",
 ]  # fmt: skip

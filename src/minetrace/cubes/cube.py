@@ -148,24 +148,37 @@ def find_items(
     SourceError
         No product has any; some lists may be empty.
     """
-    around = surroundings(geometry, recipe.buffer_m) if recipe.buffer_m else geometry
-    found = {}
-    for product, source in sources.items():
-        part = getattr(recipe, product)
-        place, years = around, _ALL_YEARS if product == "terrain" else span
-        if isinstance(part, ImageryRecipe):
-            place = around if grid is None else grid_outline(grid)
-            years = search_span(part, geometry, span)
-        items = search(source, place, years, collection=part.collection)
-        if isinstance(part, ImageryRecipe):
-            items = imagery_items(items, part, geometry, span)
-        found[product] = items
+    found = {
+        product: product_items(product, recipe, source, geometry, span, grid=grid)
+        for product, source in sources.items()
+    }
     if not any(found.values()):
         names = ", ".join(dict.fromkeys(source.name for source in sources.values()))
         raise SourceError(
             f"no product has any item: {names} has no item here in {span[0]}-{span[1]}"
         )
     return found
+
+
+def product_items(
+    product: str,
+    recipe: Recipe,
+    source: Source,
+    geometry: BaseGeometry,
+    span: tuple[int, int],
+    *,
+    grid: GeoBox | None = None,
+) -> list[pystac.Item]:
+    """Items of one product, as `find_items`; there may be none."""
+    part = getattr(recipe, product)
+    around = surroundings(geometry, recipe.buffer_m) if recipe.buffer_m else geometry
+    if not isinstance(part, ImageryRecipe):
+        years = _ALL_YEARS if product == "terrain" else span
+        return search(source, around, years, collection=part.collection)
+    place = around if grid is None else grid_outline(grid)
+    years = search_span(part, geometry, span)
+    items = search(source, place, years, collection=part.collection)
+    return imagery_items(items, part, geometry, span)
 
 
 def layer_years(

@@ -34,14 +34,12 @@ def landcover_node(
     """Class codes on the source's own pixels; no data is 0, whatever the product uses."""
     key = source.asset_key("landcover")
     geobox = site_grid(items, key, geometry, buffer_m=recipe.buffer_m)
-    _refuse_rivals(items)
+    refuse_rivals(items)
     raw = load_layers(
         source, items, [key], geobox, groupby=_item_year, chunks=chunks, engine=engine
     )[key]
-    gaps = {encoding(source, item, key).nodata for item in items} - {None}
-    gaps |= set(map(float, legend.nodata_codes))
     codes = raw.chunk(time=-1).data.map_blocks(
-        _class_codes, tuple(sorted(g for g in gaps if g is not None)), dtype=np.uint8,
+        class_codes, code_gaps(source, items, legend), dtype=np.uint8,
         meta=np.empty((0, 0, 0), np.uint8),
     )  # fmt: skip
     var = NODES["landcover"]["landcover"]
@@ -62,7 +60,7 @@ def _item_year(item: pystac.Item, index: int) -> int:
     return item_time(item).year
 
 
-def _refuse_rivals(items: Sequence[pystac.Item]) -> None:
+def refuse_rivals(items: Sequence[pystac.Item]) -> None:
     """Tiles of a year may differ in date; two dates of one place cannot both be its land cover."""
     by_year: dict[int, list[pystac.Item]] = {}
     for item in items:
@@ -76,7 +74,17 @@ def _refuse_rivals(items: Sequence[pystac.Item]) -> None:
                 )
 
 
-def _class_codes(block: NDArray[np.generic], gaps: tuple[float, ...]) -> NDArray[np.uint8]:
+def code_gaps(source: Source, items: Sequence[pystac.Item], legend: Legend) -> tuple[float, ...]:
+    """Stored values that are no data: what the items and what the legend say."""
+    key = source.asset_key("landcover")
+    marked = {encoding(source, item, key).nodata for item in items}
+    return tuple(
+        sorted({g for g in marked if g is not None} | set(map(float, legend.nodata_codes)))
+    )
+
+
+def class_codes(block: NDArray[np.generic], gaps: tuple[float, ...]) -> NDArray[np.uint8]:
+    """Stored values as class codes, gaps as 0."""
     if block.dtype == np.uint8:
         table = np.arange(256, dtype=np.uint8)
         table[[int(g) for g in gaps if 0 <= g <= 255 and g == int(g)]] = 0

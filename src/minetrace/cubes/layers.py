@@ -99,7 +99,7 @@ def load_layers(
         raise InputError(f"engine {engine!r} is not one of {', '.join(get_args(Engine))}")
     groups: dict[tuple[tuple[str, int], ...], list[pystac.Item]] = {}
     for item in items:
-        groups.setdefault(tuple(_band(source, item, key) for key in keys), []).append(item)
+        groups.setdefault(tuple(band_of(source, item, key) for key in keys), []).append(item)
     parts = []
     for bands, group in groups.items():
         claims = {(id(i), *band): claim(source, i, *band) for i in group for band in bands}
@@ -195,7 +195,7 @@ def _into_chunk(claims: Iterable[Claim], geobox: GeoBox) -> tuple[int, int]:
     return 0, 0
 
 
-def _band(source: Source, item: pystac.Item, key: str) -> tuple[str, int]:
+def band_of(source: Source, item: pystac.Item, key: str) -> tuple[str, int]:
     """Asset and band of a key."""
     base, _, number = key.rpartition(".")
     if key not in item.assets and base in item.assets and number.isdigit():

@@ -103,8 +103,8 @@ class Reader:
         def attempt(path: str) -> tuple[Roi, NDArray[Any]]:
             with rasterio.open(path, driver=driver_of(self.claim.href), sharing=False) as opened:
                 check(self.claim, opened, self.band)
-                _refuse_bomb(opened, self.band)
-                return _read(opened, self.band, self.claim, cfg, part)
+                refuse_bomb(opened, self.band)
+                return read_band(opened, self.band, self.claim, cfg, part)
 
         try:
             roi, pixels = patiently(attempt, self.claim.href, self.driver.access)
@@ -132,15 +132,34 @@ class Reader:
         raise error
 
 
-def _read(
+def read_band(
     opened: rasterio.DatasetReader,
     band: int,
     code: Claim,
     cfg: RasterLoadParams,
     dst: GeoBox,
 ) -> tuple[Roi, NDArray[Any]]:
+    """Pixels of one band on a grid, and where on the grid they lie."""
+    kind = np.dtype(cfg.dtype)
+    src_nodata, nodata = require_readable(opened, band, code, kind, cfg.fill_value)
+    native = native_window(opened, code, dst)
+    if native is not None:
+        place, window = native
+        return place, filled(opened.read(band, window=window), kind, src_nodata, nodata)
+    warp = nearest if cfg.nearest else bilinear
+    return warp(opened, band, dst, kind, src_nodata, nodata)
+
+
+def require_readable(
+    opened: rasterio.DatasetReader,
+    band: int,
+    code: Claim,
+    kind: np.dtype[Any],
+    fill_value: float | None,
+) -> tuple[float | None, float | None]:
+    """Gap value of the file and of the result; `ReadError` for what cannot be read exactly."""
     src_nodata = opened.nodatavals[band - 1] if code.nodata is None else code.nodata
-    stored, kind = np.dtype(opened.dtypes[band - 1]), np.dtype(cfg.dtype)
+    stored = np.dtype(opened.dtypes[band - 1])
     if not np.can_cast(stored, kind):
         raise ReadError(
             f"the file holds {stored}, which {kind} cannot hold exactly; declare data_type in the "
@@ -151,18 +170,12 @@ def _read(
             f"the {opened.driver} file has no CRS, so its pixels have no place; write it as a "
             "GeoTIFF"
         )
-    nodata = cfg.fill_value
-    if nodata is None:
-        nodata = math.nan if kind.kind == "f" else src_nodata
-    native = _native_window(opened, code, dst)
-    if native is not None:
-        place, window = native
-        return place, filled(opened.read(band, window=window), kind, src_nodata, nodata)
-    warp = nearest if cfg.nearest else bilinear
-    return warp(opened, band, dst, kind, src_nodata, nodata)
+    if fill_value is None:
+        return src_nodata, math.nan if kind.kind == "f" else src_nodata
+    return src_nodata, fill_value
 
 
-def _native_window(
+def native_window(
     opened: rasterio.DatasetReader, code: Claim, dst: GeoBox
 ) -> tuple[Roi, Window] | None:
     """Where the window and the file overlap, in both; None unless they share a pixel lattice."""
@@ -186,7 +199,8 @@ def _native_window(
     return place, Window(left, top, right - left, bottom - top)
 
 
-def _refuse_bomb(opened: rasterio.DatasetReader, band: int) -> None:
+def refuse_bomb(opened: rasterio.DatasetReader, band: int) -> None:
+    """Refuse a file of which one block would fill the memory."""
     height, width = opened.block_shapes[band - 1]
     layers = opened.count if opened.interleaving == rasterio.enums.Interleaving.pixel else 1
     size = height * width * layers * np.dtype(opened.dtypes[band - 1]).itemsize

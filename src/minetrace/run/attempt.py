@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import geopandas as gpd
+import pystac
+import xarray as xr
 
 from minetrace.catalog import Source, item_time, redact
-from minetrace.cubes import find_items
+from minetrace.cubes import layer_years, open_legend, product_items
 from minetrace.errors import (
     GridError,
     LegendError,
@@ -18,8 +20,11 @@ from minetrace.errors import (
     UnavailableError,
     causes,
 )
-from minetrace.run.plan import Unit, single_units
-from minetrace.run.unit import Failure, Items, UnitResult, analyse, failure, unreadable, window_text
+from minetrace.run.failures import Failure, failure, window_text
+from minetrace.run.landcover import account_sites
+from minetrace.run.measure import change_map, measure, unreadable
+from minetrace.run.plan import MAPS, Unit, single_units
+from minetrace.run.rows import SiteRows
 from minetrace.schema import Recipe
 
 _log = logging.getLogger(__name__)
@@ -34,67 +39,126 @@ _LOCAL_FAULTS = (*_PASSING_FAULTS, GridError, LegendError, SourceError)
 class Attempt:
     """What came of a unit."""
 
-    results: list[UnitResult] = field(default_factory=list)
+    rows: list[SiteRows] = field(default_factory=list)
+    maps: list[xr.Dataset] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    years: set[int] = field(default_factory=set)
+    """Years with a layer."""
+    items: set[str] = field(default_factory=set)
     faults: int = 0
     """Failures that may pass: a later run tries the unit again."""
 
     def add(self, other: Attempt) -> None:
         """Take up what came of a part of the unit."""
-        self.results += other.results
+        self.rows += other.rows
+        self.maps += other.maps
         self.failures += other.failures
+        self.years |= other.years
+        self.items |= other.items
         self.faults += other.faults
 
 
 def attempt(
     sites: gpd.GeoDataFrame, unit: Unit, recipe: Recipe, sources: Mapping[str, Source]
 ) -> Attempt:
-    """Analyse a unit; after a fault site by site, and then without the items at fault."""
-    rows = sites.iloc[list(unit.rows)]
-    items: Items = {}
+    """Do a unit; after a fault site by site, and then without the items at fault."""
+    product = "landcover" if unit.product == MAPS else unit.product
+    part = recipe.only(product)
+    items: list[pystac.Item] = []
     try:
-        items = find_items(recipe, sources, unit.window, recipe.years)
-        return Attempt([analyse(rows, unit.window, recipe, sources=sources, items=items)])
+        items = product_items(product, part, sources[product], unit.window, part.years)
+        if not items:
+            return Attempt()
+        whole = _done(sites, unit, product, part, sources, items)
+        whole.failures += _missing_years(unit, whole.rows)
+        return whole
     except _LOCAL_FAULTS as err:
         if len(unit.rows) == 1:
-            if isinstance(err, ReadError):
-                return _without_unreadable(rows, unit, recipe, sources, items, err)
-            return _failed(rows, unit, err)
-    whole = Attempt()
+            if isinstance(err, ReadError) and items:
+                return _without_unreadable(sites, unit, product, part, sources, items, err)
+            return _failed(sites, unit, product, err)
+    parts = Attempt()
     for single in single_units(sites, unit):
-        whole.add(attempt(sites, single, recipe, sources))
-    return whole
+        parts.add(attempt(sites, single, recipe, sources))
+    return parts
+
+
+def _done(
+    sites: gpd.GeoDataFrame,
+    unit: Unit,
+    product: str,
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    items: Sequence[pystac.Item],
+) -> Attempt:
+    rows, legend = sites.iloc[list(unit.rows)], open_legend(recipe)
+    made = Attempt(
+        years=set(layer_years(product, recipe, items, unit.window)),
+        items={item.id for item in items},
+    )
+    if unit.product == MAPS:
+        assert legend is not None
+        made.maps.append(change_map(unit.window, recipe, sources, items, legend))
+        return made
+    if product != "landcover" or len(unit.rows) == 1:
+        made.rows = measure(product, rows, unit.window, recipe, sources, items)
+        return made
+    assert legend is not None
+    made.rows, troubled = account_sites(rows, items, sources[product], recipe, legend)
+    for single in single_units(sites, unit, [unit.rows[i] for i in troubled]):
+        alone = attempt(sites, single, recipe, sources)
+        # gaps of its place are those of the unit
+        alone.failures = [f for f in alone.failures if f["site_id"] is not None]
+        made.add(alone)
+    return made
+
+
+def _missing_years(unit: Unit, rows: Sequence[SiteRows]) -> list[Failure]:
+    """Years without a layer amid annual ones."""
+    where, missing = window_text(unit.window), set()
+    for years in {tuple(r.years.tolist()) for r in rows}:
+        annual = {y for y in years if y + 1 in years}
+        missing |= {
+            y for y in range(min(years), max(years))
+            if y not in years and min(annual, default=y) < y < max(annual, default=y)
+        }  # fmt: skip
+    return [
+        failure(None, f"no {unit.product} item in {y}", where, asset=unit.product)
+        for y in sorted(missing)
+    ]
 
 
 def _without_unreadable(
-    rows: gpd.GeoDataFrame,
+    sites: gpd.GeoDataFrame,
     unit: Unit,
+    product: str,
     recipe: Recipe,
     sources: Mapping[str, Source],
-    items: Items,
+    items: Sequence[pystac.Item],
     err: ReadError,
 ) -> Attempt:
     """One site without the items that cannot be read: each is recorded, none is made up."""
-    bad = unreadable(unit.window, recipe, sources, items)
+    bad = list(unreadable(product, unit.window, recipe, sources, items))
     if not bad:
-        return _failed(rows, unit, err)
-    lost = {(product, item.id) for product, item, _ in bad}
-    left = {p: [i for i in found if (p, i.id) not in lost] for p, found in items.items()}
-    site_id, where = str(rows.site_id.iloc[0]), window_text(unit.window)
+        return _failed(sites, unit, product, err)
+    lost = {item.id for item, _ in bad}
+    left = [item for item in items if item.id not in lost]
+    site_id, where = str(sites["site_id"].iloc[unit.rows[0]]), window_text(unit.window)
     rest = Attempt(faults=len(bad))
-    for product, item, reason in bad:
+    for item, reason in bad:
         text = f"left out the {product} item of {item_time(item):%Y-%m-%d}: {redact(reason)}"
         rest.failures.append(failure(site_id, text, where, item=item.id, asset=product))
         _log.warning("site %s: %s", site_id, text)
     try:
-        rest.results.append(analyse(rows, unit.window, recipe, sources=sources, items=left))
+        if left:
+            rest.add(_done(sites, unit, product, recipe, sources, left))
     except _LOCAL_FAULTS as again:
-        rest.add(_failed(rows, unit, again))
+        rest.add(_failed(sites, unit, product, again))
     return rest
 
 
-def _failed(rows: gpd.GeoDataFrame, unit: Unit, err: Exception) -> Attempt:
-    site_id = str(rows.site_id.iloc[0])
-    _log.warning("site %s failed: %s", site_id, err)
-    row = failure(site_id, redact(causes(err)), window_text(unit.window))
+def _failed(sites: gpd.GeoDataFrame, unit: Unit, product: str, err: Exception) -> Attempt:
+    site_id = str(sites["site_id"].iloc[unit.rows[0]])
+    _log.warning("site %s, %s failed: %s", site_id, unit.product, err)
+    row = failure(site_id, redact(causes(err)), window_text(unit.window), asset=product)
     return Attempt(failures=[row], faults=int(isinstance(err, _PASSING_FAULTS)))

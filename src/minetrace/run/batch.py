@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,26 +14,19 @@ from typing import Any
 import dask
 import geopandas as gpd
 import pandas as pd
+from shapely.geometry import box
 
 from minetrace._version import __version__
 from minetrace.catalog import Source, items_hash
 from minetrace.cubes import Sources, open_legend, open_sources
-from minetrace.errors import RecipeError, RunError, SiteError
-from minetrace.panel import write_geoparquet, write_table
+from minetrace.errors import InputError, RecipeError, RunError, SiteError
+from minetrace.panel import read_table, write_table
 from minetrace.run.attempt import attempt
-from minetrace.run.commit import Entry, Manifest, failure_frame, gather, write_unit
-from minetrace.run.plan import Unit, plan_units, single_units, unit_key
-from minetrace.run.unit import failure
-from minetrace.schema import (
-    FAILURES,
-    SITE_PANEL,
-    SITE_TABLE,
-    SITES,
-    TRANSITION_AREAS,
-    Recipe,
-    check_table,
-    load_recipe,
-)
+from minetrace.run.commit import Entry, Manifest, write_unit
+from minetrace.run.failures import Failure, failure, failure_frame, window_text
+from minetrace.run.gather import write_tables
+from minetrace.run.plan import MAPS, Unit, plan_units, unit_key
+from minetrace.schema import FAILURES, SITES, Recipe, check_table, load_recipe
 
 Progress = Callable[[int, int, str], None]
 
@@ -62,14 +55,15 @@ def run_sites(
     out: str | Path,
     *,
     sources: Sources | None = None,
+    products: Sequence[str] = ("panel", MAPS),
     workers: int | None = None,
     resume: bool = True,
     progress: Progress | None = None,
 ) -> RunResult:
     """Trace every site: panel, table, transitions and change maps.
 
-    Sites are grouped into units that share a window; each unit opens one lazy cube, reads every
-    pixel once and is committed on its own. A fault in one place becomes a row of
+    Sites are grouped into units, each of one product and place; every unit reads what its sites
+    need once and is committed on its own. A fault in one place becomes a row of
     ``failures.parquet`` while the others finish.
 
     Parameters
@@ -83,6 +77,8 @@ def run_sites(
         ``transition_areas.parquet``, ``failures.parquet``, ``maps/*.tif`` and ``run.json``.
     sources
         Sources that replace the recipe's, see `minetrace.open_cube`.
+    products
+        What is made: ``"panel"``, the tables, and ``"maps"``, the years of change by pixel.
     workers
         Units at a time, default the number of cores.
     resume
@@ -94,6 +90,8 @@ def run_sites(
 
     Raises
     ------
+    InputError
+        Unknown ``products``, or no panel among them.
     RecipeError, SiteError, SourceError
         Faults of the whole run: nothing useful can follow. Units committed before stay.
     RunError
@@ -102,6 +100,8 @@ def run_sites(
     """
     # terrain and rings enter no table
     plan = load_recipe(recipe).annual
+    if set(products) not in ({"panel"}, {"panel", MAPS}):
+        raise InputError(f"products are {tuple(products)}; give 'panel', or 'panel' and '{MAPS}'")
     if sites.empty:
         raise SiteError("there are no sites to run")
     if plan.imagery is not None and not {"red", "nir"} <= set(plan.imagery.bands):
@@ -113,10 +113,7 @@ def run_sites(
     rejected = sites.attrs.get("rejected", []) if whole else []
     sites = check_table(sites, SITES)
     opened = open_sources(plan, sources)
-    units = plan_units(sites)
-    if plan.imagery is not None and plan.imagery.composite == "least_cloudy_month":
-        # the month is chosen for a whole window, so neighbours would have a say
-        units = [single for unit in units for single in single_units(sites, unit)]
+    units = plan_units(sites, plan, opened, products=products)
     manifest = Manifest(Path(out))
     settings = (plan.fingerprint, _legend_text(plan), *_source_texts(opened), __version__)
     keys = {unit.id: unit_key(sites, unit, *settings) for unit in units}
@@ -147,7 +144,7 @@ def run_sites(
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     ordered = [entries[unit.id] for unit in units]
-    return _finish(len(sites), rejected, plan, manifest, ordered, reused)
+    return _finish(sites, rejected, plan, manifest, ordered, reused)
 
 
 def _do_unit(
@@ -155,31 +152,18 @@ def _do_unit(
     sources: Mapping[str, Source], manifest: Manifest,
 ) -> Entry:  # fmt: skip
     done = attempt(sites, unit, recipe, sources)
-    results = done.results
     folder = manifest.start(unit.id, key)
-    write_unit(
-        folder,
-        panel=_joined([r.panel for r in results]),
-        table=_joined([r.table for r in results]),
-        transitions=_joined([r.transitions for r in results if r.transitions is not None]),
-        failures=[*done.failures, *(f for r in results for f in r.failures)],
-        change_maps=[r.change_map for r in results if r.change_map is not None],
-    )
-    layers: dict[str, set[int]] = {}
-    for result in results:
-        for name, years in result.layers.items():
-            layers.setdefault(name, set()).update(years)
+    write_unit(folder, rows=done.rows, failures=done.failures, maps=done.maps)
     entry = Entry(
-        unit.id, key, sites.site_id.iloc[list(unit.rows)].tolist(),
-        {n: sorted(y) for n, y in sorted(layers.items())},
-        sorted({i for r in results for i in r.items}), done.faults,
+        unit.id, key, unit.product, sites["site_id"].iloc[list(unit.rows)].tolist(),
+        sorted(done.years), sorted(done.items), done.faults,
     )  # fmt: skip
     manifest.publish(entry)
     return entry
 
 
 def _finish(
-    n_sites: int,
+    sites: gpd.GeoDataFrame,
     rejected: list[dict[str, Any]],
     recipe: Recipe,
     manifest: Manifest,
@@ -187,46 +171,62 @@ def _finish(
     reused: int,
 ) -> RunResult:
     out = manifest.out
-    folders = [manifest.unit_folder(e.unit, e.key) for e in entries]
-    failures = gather(folders, "failures.parquet", geo=False)
-    unread = [
+    files: dict[str, list[Path]] = {product: [] for product in recipe.products}
+    known: list[Failure] = []
+    for entry in entries:
+        folder = manifest.unit_folder(entry.unit, entry.key)
+        if (folder / "rows.arrow").is_file():
+            files[entry.product].append(folder / "rows.arrow")
+        table = read_table(folder / "failures.parquet").astype(object)
+        known += [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    known += [
         failure(row.get("site_id"), str(row["reason"]), f"row {row.get('row')}") for row in rejected
     ]
-    known: list[Any] = [] if failures is None else failures.astype(object).to_dict("records")
-    problems = failure_frame([*unread, *known])
+    for product in (p for p in recipe.products if not files[p]):
+        failed = [row for row in known if row["asset"] == product and row["site_id"] is not None]
+        if len({row["site_id"] for row in failed}) == len(sites):
+            reasons = dict.fromkeys(str(row["reason"]) for row in failed[:3])
+            raise RunError(
+                f"none of {len(sites)} sites gave a result for {product}: {'; '.join(reasons)}"
+            )
+    traced, gaps = write_tables(sites, recipe, files, out, known=known)
+    gaps += _without_items(sites, entries, traced)
+    problems = failure_frame([*known, *gaps])
     write_table(check_table(problems, FAILURES), out / "failures.parquet")
-    panel = gather(folders, "panel.parquet", geo=True)
-    table = gather(folders, "table.parquet", geo=True)
-    moves = gather(folders, "transitions.parquet", geo=False)
-    if panel is None or table is None or table.empty:
-        reasons = "; ".join(dict.fromkeys(str(row["reason"]) for row in known[:3]))
-        raise RunError(f"none of {n_sites} sites gave a result: {reasons}")
-    write_geoparquet(check_table(panel, SITE_PANEL), out / "site_panel.parquet")
-    write_geoparquet(check_table(table, SITE_TABLE), out / "site_table.parquet")
-    if moves is None:
-        moves = pd.DataFrame(
-            {name: pd.Series(dtype=str(c.dtype)) for name, c in TRANSITION_AREAS.columns.items()}
-        )
-    write_table(check_table(moves, TRANSITION_AREAS), out / "transition_areas.parquet")
-    _collect_maps(out, entries, folders)
+    _collect_maps(manifest, entries)
     _write_summary(out, recipe, entries)
-    return RunResult(out, len(table), len(entries), reused, problems)
+    return RunResult(out, len(traced), len(entries), reused, problems)
 
 
-def _collect_maps(out: Path, entries: list[Entry], folders: list[Path]) -> None:
-    maps = out / "maps"
+def _without_items(
+    sites: gpd.GeoDataFrame, entries: Sequence[Entry], traced: set[str]
+) -> list[Failure]:
+    """Places where sites are traced, but a product has no item at all."""
+    empty = [e for e in entries if not e.items and e.product != MAPS and traced & set(e.sites)]
+    shapes = sites.set_index("site_id").geometry
+    return [
+        failure(
+            None, f"no {e.product} item covers this window in these years",
+            window_text(box(*shapes[e.sites].total_bounds)), asset=e.product,
+        )
+        for e in empty
+    ]  # fmt: skip
+
+
+def _collect_maps(manifest: Manifest, entries: Sequence[Entry]) -> None:
+    maps = manifest.out / "maps"
     shutil.rmtree(maps, ignore_errors=True)
     maps.mkdir()
-    for entry, folder in zip(entries, folders, strict=True):
-        for file in sorted(folder.glob("map*.tif")):
+    for entry in entries:
+        for file in sorted(manifest.unit_folder(entry.unit, entry.key).glob("map*.tif")):
             shutil.copyfile(file, maps / f"{entry.unit}-{file.name}")
 
 
-def _write_summary(out: Path, recipe: Recipe, entries: list[Entry]) -> None:
+def _write_summary(out: Path, recipe: Recipe, entries: Sequence[Entry]) -> None:
     layers: dict[str, set[int]] = {p: set() for p in recipe.products}
     for entry in entries:
-        for name, years in entry.layers.items():
-            layers[name].update(years)
+        if entry.product != MAPS:
+            layers[entry.product].update(entry.years)
     legend = open_legend(recipe)
     summary: dict[str, Any] = {
         "recipe": recipe.name,
@@ -247,10 +247,6 @@ def _write_summary(out: Path, recipe: Recipe, entries: list[Entry]) -> None:
     whole = path.with_suffix(".tmp")
     whole.write_text(json.dumps(summary, indent=1, sort_keys=True))
     whole.replace(path)
-
-
-def _joined(frames: list[Any]) -> Any:
-    return pd.concat(frames, ignore_index=True) if frames else None
 
 
 def _legend_text(recipe: Recipe) -> str:

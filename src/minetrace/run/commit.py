@@ -10,23 +10,22 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-import geopandas as gpd
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers .odc)
-import pandas as pd
+import pyarrow as pa
 import rasterio
 import xarray as xr
 from odc.geo import CRS
 from pydantic import TypeAdapter
 
 from minetrace.errors import RunError
-from minetrace.panel import read_geoparquet, read_table, write_geoparquet, write_table
-from minetrace.schema import FAILURES
-
-_COLUMNS = list(FAILURES.columns)
+from minetrace.panel import write_table
+from minetrace.run.failures import Failure, failure_frame
+from minetrace.run.rows import SiteRows, write_rows
 
 
 @dataclass
@@ -35,8 +34,10 @@ class Entry:
 
     unit: str
     key: str
+    product: str
     sites: list[str]
-    layers: dict[str, list[int]] = field(default_factory=dict)
+    years: list[int] = field(default_factory=list)
+    """Years with a layer."""
     items: list[str] = field(default_factory=list)
     faults: int = 0
     """Sites that failed for a fault of a place or file: a later run tries the unit again."""
@@ -139,37 +140,16 @@ def _read_entry(path: Path) -> Entry:
 def write_unit(
     folder: Path,
     *,
-    panel: gpd.GeoDataFrame | None,
-    table: gpd.GeoDataFrame | None,
-    transitions: pd.DataFrame | None,
-    failures: list[dict[str, str | None]],
-    change_maps: list[xr.Dataset],
+    rows: Sequence[SiteRows],
+    failures: Sequence[Failure],
+    maps: Sequence[xr.Dataset],
 ) -> None:
-    """Write a unit's files; absent tables write no file."""
-    if panel is not None and table is not None:
-        write_geoparquet(panel, folder / "panel.parquet")
-        write_geoparquet(table, folder / "table.parquet")
-    if transitions is not None:
-        write_table(transitions, folder / "transitions.parquet")
+    """Write a unit's files: ``rows.arrow`` unless there are none, failures, maps."""
+    if rows:
+        write_rows(pa.concat_tables([r.table() for r in rows]), folder / "rows.arrow")
     write_table(failure_frame(failures), folder / "failures.parquet")
-    for i, dataset in enumerate(change_maps):
+    for i, dataset in enumerate(maps):
         _write_map(dataset, folder / f"map{i}.tif")
-
-
-def failure_frame(failures: list[dict[str, str | None]]) -> pd.DataFrame:
-    """Failures as the table of the contract, sorted."""
-    frame = pd.DataFrame(failures, columns=_COLUMNS).astype("str")
-    missing = pd.DataFrame(failures, columns=_COLUMNS).isna()
-    return frame.mask(missing, None).sort_values(_COLUMNS, na_position="first", ignore_index=True)
-
-
-def gather(folders: list[Path], name: str, *, geo: bool) -> pd.DataFrame | None:
-    """One table from the units' files of a name, or None when no unit has it."""
-    files = [f / name for f in folders if (f / name).is_file()]
-    if not files:
-        return None
-    frames = [read_geoparquet(f) if geo else read_table(f) for f in files]
-    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
 
 
 def _write_map(dataset: xr.Dataset, path: Path) -> None:

@@ -1,73 +1,169 @@
-"""Group sites into units that read one window once."""
+"""Group sites into units: what one task reads, measures and commits."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import geopandas as gpd
+import numpy as np
+from numpy.typing import NDArray
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
+from minetrace.catalog import Source
+from minetrace.grid import crosses_antimeridian
+from minetrace.run.blocks import sites_that_share_blocks
+from minetrace.schema import Recipe
+
+MAPS = "maps"
+"""Maps of change by pixel, beside the products of a recipe."""
 CELL_DEGREES = 0.25
-"""Side of the lattice that groups sites: about 28 km, 900 Landsat pixels."""
+"""Side of the cells whose sites share a window: about 28 km, 900 Landsat pixels."""
+MOST_SITES = 256
+"""Sites of a unit of land cover, unless more share blocks."""
+_ROOT_DEGREES = 5
+_LEAST_DEGREES = 0.02
+_CHAIN = 4 * MOST_SITES
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Sites that share a window, and the window (EPSG:4326)."""
+    """Sites that are measured together for one product."""
 
     id: str
+    product: str
+    """A product of the recipe, or `MAPS`."""
     rows: tuple[int, ...]
     """Positions in the sites frame."""
     window: BaseGeometry
+    """What holds the sites, EPSG:4326."""
 
 
-def plan_units(sites: gpd.GeoDataFrame, *, cell_degrees: float = CELL_DEGREES) -> list[Unit]:
-    """Group sites by the lattice cell of their centre.
+def plan_units(
+    sites: gpd.GeoDataFrame,
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    *,
+    products: Sequence[str] = ("panel", MAPS),
+) -> list[Unit]:
+    """Group sites by product and place.
 
-    Every site belongs to exactly one unit and its numbers depend on its own pixels only, so any
-    grouping gives the same results. A site wider than a cell, or across 180°, is a unit alone.
-
-    Examples
-    --------
-    >>> import geopandas as gpd
-    >>> from shapely.geometry import Point
-    >>> pits = gpd.GeoSeries([Point(x, 2.1).buffer(0.01) for x in (10.01, 10.05, 12)])
-    >>> [u.rows for u in plan_units(gpd.GeoDataFrame(geometry=pits, crs="EPSG:4326"))]
-    [(0, 1), (2,)]
+    Every site belongs to one unit a product. Its numbers depend on its own pixels only, so any
+    grouping gives the same results. Where the files of land cover are known, sites that need a
+    block of a file in common stay together, in cells that are quartered until they hold
+    `MOST_SITES` at most. Elsewhere sites are grouped by cells of `CELL_DEGREES`, and one that is
+    wider, or lies across 180°, is a unit alone.
     """
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for row, geometry in enumerate(sites.geometry):
-        west, south, east, north = geometry.bounds
-        alone = max(east - west, north - south) > cell_degrees
-        cell = (
-            math.floor((west + east) / 2 / cell_degrees),
-            math.floor((south + north) / 2 / cell_degrees),
-        )
-        groups.setdefault((*cell, row) if alone else cell, []).append(row)
-    return [_unit(sites, cell, rows) for cell, rows in sorted(groups.items())]
+    units: list[Unit] = []
+    if "panel" in products:
+        for product in recipe.products:
+            if product == "landcover" and sources[product].items:
+                units += _by_blocks(sites, recipe, sources[product])
+            elif (
+                recipe.imagery is not None
+                and product == "imagery"
+                and (recipe.imagery.composite == "least_cloudy_month")
+            ):
+                # the month is chosen for a whole window, so neighbours would have a say
+                units += [_alone(sites, product, row) for row in range(len(sites))]
+            else:
+                units += _by_cells(sites, product)
+    if MAPS in products and recipe.landcover is not None:
+        units += _by_cells(sites, MAPS)
+    return units
 
 
-def _unit(sites: gpd.GeoDataFrame, cell: tuple[int, ...], rows: list[int]) -> Unit:
-    shapes = sites.geometry.iloc[rows]
-    window = shapes.iloc[0] if len(rows) == 1 else box(*shapes.total_bounds)
-    name = "_".join(f"{'m' if v < 0 else 'p'}{abs(v)}" for v in cell)
-    return Unit(name, tuple(rows), window)
-
-
-def single_units(sites: gpd.GeoDataFrame, unit: Unit) -> list[Unit]:
-    """The same sites, one a unit: how a fault in a shared window is narrowed down."""
-    return [_unit(sites, (row,), [row]) for row in unit.rows]
+def single_units(
+    sites: gpd.GeoDataFrame, unit: Unit, rows: Iterable[int] | None = None
+) -> list[Unit]:
+    """Sites of a unit, one a unit: how a fault in a shared window is narrowed down."""
+    return [_alone(sites, unit.product, row) for row in (unit.rows if rows is None else rows)]
 
 
 def unit_key(sites: gpd.GeoDataFrame, unit: Unit, *settings: str) -> str:
-    """Key of everything a unit's tables depend on: its sites and the given settings."""
-    digest = hashlib.sha256("\n".join(settings).encode())
+    """Key of everything a unit's results depend on: its sites and the given settings."""
+    digest = hashlib.sha256("\n".join((unit.product, *settings)).encode())
     rows = sites.iloc[list(unit.rows)]
-    for row in rows[["site_id", "area_km2", "country"]].itertuples(index=False):
-        digest.update(repr(tuple(row)).encode())
+    for site_id in rows["site_id"]:
+        digest.update(repr(site_id).encode())
     for geometry in rows.geometry:
         digest.update(geometry.wkb)
     return digest.hexdigest()[:16]
+
+
+def _by_cells(sites: gpd.GeoDataFrame, product: str) -> list[Unit]:
+    cells: dict[tuple[int, int], list[int]] = {}
+    units = []
+    bounds = sites.geometry.bounds.to_numpy()
+    for row in range(len(sites)):
+        west, south, east, north = bounds[row]
+        if max(east - west, north - south) > CELL_DEGREES:
+            units.append(_alone(sites, product, row))
+            continue
+        lon, lat = (west + east) / 2 / CELL_DEGREES, (south + north) / 2 / CELL_DEGREES
+        cells.setdefault((math.floor(lon), math.floor(lat)), []).append(row)
+    for cell, found in sorted(cells.items()):
+        name = "_".join(f"{'m' if v < 0 else 'p'}{abs(v)}" for v in cell)
+        units.append(_unit(sites, product, name, found))
+    return units
+
+
+def _by_blocks(sites: gpd.GeoDataFrame, recipe: Recipe, source: Source) -> list[Unit]:
+    group = sites_that_share_blocks(sites, recipe, source)
+    bounds = sites.geometry.bounds.to_numpy()
+    across = np.array([crosses_antimeridian(g) for g in sites.geometry], bool)
+    size = np.bincount(group)[group]
+    # a chain of many sites is parted: the blocks on its seams are read for both sides
+    group = np.where(size > _CHAIN, group.max(initial=0) + 1 + np.arange(len(sites)), group)
+    centre = (bounds[:, :2] + bounds[:, 2:]) / 2
+    _, number = np.unique(group, return_inverse=True)
+    n = np.maximum(np.bincount(number), 1)
+    anchor = np.stack([np.bincount(number, c) / n for c in centre.T], axis=1)[number]
+    units = [_alone(sites, "landcover", int(row)) for row in np.flatnonzero(across)]
+    for name, rows in _quarters(anchor, np.flatnonzero(~across)):
+        units.append(_unit(sites, "landcover", name, rows.tolist()))
+    return units
+
+
+def _quarters(
+    anchor: NDArray[np.float64], rows: NDArray[np.int64]
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Cells of 5° with their sites by name, quartered while they hold too many."""
+    cell = np.floor(anchor[rows] / _ROOT_DEGREES).astype(np.int64)
+    for west, south in np.unique(cell, axis=0):
+        mine = rows[(cell == (west, south)).all(axis=1)]
+        lon, lat = int(west) * _ROOT_DEGREES, int(south) * _ROOT_DEGREES
+        name = f"{'w' if lon < 0 else 'e'}{abs(lon):03d}{'s' if lat < 0 else 'n'}{abs(lat):02d}"
+        yield from _quarter(name, anchor, mine, float(lon), float(lat), _ROOT_DEGREES)
+
+
+def _quarter(
+    name: str,
+    anchor: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    west: float,
+    south: float,
+    side: float,
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    if rows.size <= MOST_SITES or side < _LEAST_DEGREES:
+        yield name, rows
+        return
+    half = side / 2
+    part = (anchor[rows, 0] >= west + half) + 2 * (anchor[rows, 1] >= south + half)
+    for k in np.unique(part):
+        corner = west + half * (k % 2), south + half * (k // 2)
+        yield from _quarter(f"{name}{k}", anchor, rows[part == k], *corner, half)
+
+
+def _alone(sites: gpd.GeoDataFrame, product: str, row: int) -> Unit:
+    name = hashlib.sha256(str(sites["site_id"].iloc[row]).encode()).hexdigest()[:12]
+    return _unit(sites, product, f"site-{name}", [row])
+
+
+def _unit(sites: gpd.GeoDataFrame, product: str, name: str, rows: list[int]) -> Unit:
+    shapes = sites.geometry.iloc[rows]
+    window = shapes.iloc[0] if len(rows) == 1 else box(*shapes.total_bounds)
+    return Unit(f"{product}-{name}", product, tuple(rows), window)

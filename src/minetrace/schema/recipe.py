@@ -205,6 +205,12 @@ class Recipe(_Section):
         """The recipe without what holds for all years: terrain and rings."""
         return self.model_copy(update={"terrain": None, "rings": None})
 
+    def only(self, product: str) -> Recipe:
+        """The recipe of one product."""
+        return self.model_copy(
+            update={name: None for name in (*PRODUCTS, "terrain", "rings") if name != product}
+        )
+
     @property
     def fingerprint(self) -> str:
         """Hash of every setting; two recipes with equal fingerprints give equal numbers."""

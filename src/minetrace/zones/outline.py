@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
 from minetrace.errors import GridError, SiteError
-from minetrace.grid import transformer
+from minetrace.grid import to_pixels, transformer
 
 _TOLERANCE_PX = 2e-4
 _MAX_PIECES = 4096
@@ -74,7 +74,7 @@ def on_grid(
         to_grid = transformer(crs.to_wkt(), str(geobox.crs))
         xy, rings = _densify(xy, rings, to_grid, min(t.a, -t.e) * _TOLERANCE_PX)
         xy = _project(to_grid, xy)
-    return (xy - (t.c, t.f)) / (t.a, t.e), rings, polygons
+    return np.column_stack(to_pixels(geobox, xy[:, 0], xy[:, 1])), rings, polygons
 
 
 def _project(to_grid: Transformer, xy: NDArray[np.float64]) -> NDArray[np.float64]:

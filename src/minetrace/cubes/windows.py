@@ -1,0 +1,199 @@
+"""Class codes of many windows at once: every file is opened once, every block decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pystac
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from odc.loader.types import RasterLoadParams
+
+from minetrace.catalog import Source, item_time
+from minetrace.cubes.claims import Claim, check, claim, load_dtype
+from minetrace.cubes.landcover import class_codes, code_gaps, refuse_rivals
+from minetrace.cubes.layers import band_of
+from minetrace.cubes.read import native_window, read_band, refuse_bomb, require_readable
+from minetrace.cubes.remote import Access, Patience, driver_of, is_remote, patiently
+from minetrace.cubes.resample import filled
+from minetrace.errors import ReadError
+from minetrace.schema import Legend
+
+BLOCK = 512
+"""Side of the blocks of a file that nobody has opened yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class CodeWindows:
+    """Class codes of windows, one behind the other."""
+
+    years: NDArray[np.int64]
+    codes: NDArray[np.uint8]
+    """uint8 ``(time, pixel)``: the windows' pixels row by row; 0 where there are no data."""
+    lost: tuple[int, ...]
+    """Windows in which a file could not be read."""
+
+
+class _Layer(NamedTuple):
+    """One band of a file and the layer that it fills."""
+
+    step: int
+    band: int
+    claim: Claim
+
+
+class _Target(NamedTuple):
+    """Where layers are laid down."""
+
+    windows: Sequence[GeoBox]
+    starts: NDArray[np.int64]
+    """int64 ``(window + 1,)``."""
+    stored: NDArray[Any]
+    """``(time, pixel)`` as stored."""
+    fills: Sequence[float | None]
+    """Gap value of each layer."""
+
+    def of(self, step: int, window: int) -> NDArray[Any]:
+        """Pixels ``(y, x)`` of a window in a layer, to be written to."""
+        part = self.stored[step, self.starts[window] : self.starts[window + 1]]
+        return part.reshape(self.windows[window].shape)
+
+
+def read_codes(
+    source: Source,
+    items: Sequence[pystac.Item],
+    legend: Legend,
+    windows: Sequence[GeoBox],
+    *,
+    patience: Patience | None = None,
+) -> CodeWindows:
+    """Read the land cover of windows in all years of the items, as `landcover_node` gives it.
+
+    Parameters
+    ----------
+    source, items, legend
+        As for `open_cube`. Of several items of a year the first, by time and id, that has a value
+        gives the pixel.
+    windows
+        Grids on the pixel lattice of the items.
+    patience
+        How faults of servers are waited for.
+
+    Raises
+    ------
+    SourceError, HrefError
+        An item lacks the asset, its address is not allowed, or two dates of one year meet.
+    ReadError
+        Values that are no class codes.
+    """
+    refuse_rivals(items)
+    key = source.asset_key("landcover")
+    ordered = sorted(items, key=lambda item: (item_time(item).year, item_time(item), item.id))
+    claims = [claim(source, item, *band_of(source, item, key)) for item in ordered]
+    bands = [band_of(source, item, key)[1] for item in ordered]
+    item_years = np.array([item_time(item).year for item in ordered])
+    years, first, step = np.unique(item_years, return_index=True, return_inverse=True)
+    dtype = np.result_type(*{load_dtype(source, code) for code in claims})
+    fills = [claims[i].nodata for i in first]
+    starts = np.cumsum([0, *(w.shape[0] * w.shape[1] for w in windows)])
+    stored = np.empty((years.size, int(starts[-1])), dtype)
+    for layer, fill in zip(stored, fills, strict=True):
+        layer[:] = 0 if fill is None else fill
+    target = _Target(windows, starts, stored, fills)
+    files: dict[tuple[int, str], list[_Layer]] = {}
+    for i, code in enumerate(claims):
+        # the second items of their years come after all first ones
+        turn = int(i - first[step[i]])
+        files.setdefault((turn, code.href), []).append(_Layer(int(step[i]), bands[i], code))
+    access = Access(source.signer(), source.config.hosts, patience or Patience())
+    lost: set[int] = set()
+    for (turn, href), layers in sorted(files.items(), key=lambda file: file[0][0]):
+        lost |= _read_file(href, layers, target, access, over=turn == 0)
+    gaps = code_gaps(source, items, legend)
+    codes = np.empty(stored.shape, np.uint8) if dtype != np.uint8 else stored
+    for layer, out in zip(stored, codes, strict=True):
+        out[:] = class_codes(layer, gaps)
+    # kernels are compiled once more for arrays that can be written to
+    codes.flags.writeable = False
+    return CodeWindows(years.astype(np.int64), codes, tuple(sorted(lost)))
+
+
+def block_shape(source: Source, item: pystac.Item) -> tuple[int, int]:
+    """Rows and columns of the blocks of an item's land cover; 512 each if it cannot be read."""
+    key, band = band_of(source, item, source.asset_key("landcover"))
+    href = claim(source, item, key, band).href
+    access = Access(source.signer(), source.config.hosts, Patience(tries=1))
+
+    def shape(path: str) -> tuple[int, int]:
+        with rasterio.open(path, driver=driver_of(href), sharing=False) as opened:
+            height, width = opened.block_shapes[band - 1]
+            return int(height), int(width)
+
+    try:
+        return patiently(shape, href, access)
+    except (ReadError, IndexError):
+        return BLOCK, BLOCK
+
+
+def _read_file(
+    href: str, layers: Sequence[_Layer], target: _Target, access: Access, *, over: bool
+) -> set[int]:
+    """Lay down all layers of a file in all windows; return the windows where that failed."""
+    every = range(len(target.windows))
+
+    def attempt(path: str, which: Sequence[int]) -> None:
+        with rasterio.open(path, driver=driver_of(href), sharing=False) as opened:
+            for layer in layers:
+                check(layer.claim, opened, layer.band)
+            refuse_bomb(opened, layers[0].band)
+            for window in which:
+                _lay(opened, layers, target, window, over=over)
+
+    try:
+        patiently(lambda path: attempt(path, every), href, access)
+    except ReadError:
+        if is_remote(href) or len(target.windows) == 1:
+            return set(every)
+    else:
+        return set()
+    lost = set()
+    for window in every:
+        try:
+            patiently(lambda path, w=window: attempt(path, [w]), href, access)  # type: ignore[misc]
+        except ReadError:
+            lost.add(window)
+    return lost
+
+
+def _lay(
+    opened: rasterio.DatasetReader,
+    layers: Sequence[_Layer],
+    target: _Target,
+    window: int,
+    *,
+    over: bool,
+) -> None:
+    """Lay down layers of a file in one window; unless ``over``, in the gaps only."""
+    grid, kind = target.windows[window], target.stored.dtype
+    native = native_window(opened, layers[0].claim, grid)
+    if native is None:
+        for layer in layers:
+            cfg = RasterLoadParams(str(kind), fill_value=target.fills[layer.step])
+            place, pixels = read_band(opened, layer.band, layer.claim, cfg, grid)
+            _put(target.of(layer.step, window)[place], pixels, target.fills[layer.step], over)
+        return
+    place, part = native
+    # all bands in one call: a file may hold them pixel by pixel, and then decodes them together
+    stack = opened.read([layer.band for layer in layers], window=part)
+    for layer, pixels in zip(layers, stack, strict=True):
+        fill = target.fills[layer.step]
+        marks = require_readable(opened, layer.band, layer.claim, kind, fill)
+        _put(target.of(layer.step, window)[place], filled(pixels, kind, *marks), fill, over)
+
+
+def _put(to: NDArray[Any], pixels: NDArray[Any], fill: float | None, over: bool) -> None:
+    np.copyto(to, pixels, where=True if over else to == (0 if fill is None else fill))
