@@ -69,13 +69,13 @@ def test_a_run_from_files(demo, tmp_path: Path):
         tmp_path / "r",
     )
     plan = minetrace(*words, "--plan")
-    assert (plan.returncode, "5 sites in 1 units" in plan.stdout) == (0, True)
+    assert (plan.returncode, "5 sites in 4 units" in plan.stdout) == (0, True)
     assert not (tmp_path / "r").exists()
     done = minetrace(*words)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "r" / "report.html").is_file()
     again = minetrace(*words)
-    assert "1 of 1 units reused" in again.stdout
+    assert "4 of 4 units reused" in again.stdout
 
 
 def test_recorded_gaps_exit_with_3(demo, tmp_path: Path):

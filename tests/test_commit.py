@@ -14,8 +14,9 @@ from minetrace.run.commit import Entry, Manifest
 def committed(out: Path) -> tuple[Manifest, Path]:
     """A manifest with unit ``u`` of key ``k``, and the path of its entry."""
     manifest = Manifest(out)
-    (manifest.start("u", "k") / "rows.arrow").write_text("numbers")
-    manifest.publish(Entry("u", "k", "landcover", ["a"], years=[2000, 2005]))
+    folder = manifest.start("u", "k")
+    (folder / "rows.arrow").write_text("numbers")
+    assert manifest.publish(Entry("u", "k", "landcover", folder.name, ["a"], years=[2000, 2005]))
     return manifest, out / "manifest" / "u-k.json"
 
 

@@ -64,7 +64,7 @@ def test_opening_computes_nothing(scene, no_compute):
     assert red.chunks == ((1,) * DAYS, (SIDE,), (SIDE,))
 
 
-def test_a_native_window_is_the_files_own_pixels(scene):
+def test_anative_window_is_the_files_own_pixels(scene):
     source, items = scene
     got = load_layers(source, items, ["red"], HERE[37:190, 101:260])
     expected = np.stack([pixels(d)[37:190, 101:260] for d in range(DAYS)])
@@ -520,7 +520,7 @@ def test_each_block_is_decoded_once(tmp_path, monkeypatch):
     path = write_cog(tmp_path / "l.tif", values, grid(side), block=256)
     item = make_item("l", {"red": str(path)}, grid(side))
     seen = []
-    plain = reading._native_window
+    plain = reading.native_window
 
     def spy(opened, code, dst):
         found = plain(opened, code, dst)
@@ -530,7 +530,7 @@ def test_each_block_is_decoded_once(tmp_path, monkeypatch):
         seen.extend((r, c) for r in rows for c in cols)
         return found
 
-    monkeypatch.setattr(reading, "_native_window", spy)
+    monkeypatch.setattr(reading, "native_window", spy)
     got = read(make_source(tmp_path), [item], grid(side)[700:2200, 130:2100])[0]
     np.testing.assert_array_equal(got, values[700:2200, 130:2100])
     assert len(seen) == len(set(seen))

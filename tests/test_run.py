@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import geopandas as gpd
@@ -113,10 +115,10 @@ def test_a_fresh_run_is_byte_equal(world, sites, quiet, tmp_path):
 
 def test_a_run_that_died_goes_on(world, sites, quiet, tmp_path, monkeypatch):
     """The driver dies while a unit's files are half written; the rerun equals the quiet run."""
-    import minetrace.run.batch as batch
+    import minetrace.run.work as work
 
     apart(monkeypatch)
-    real, done = batch.write_unit, []
+    real, done = work.write_unit, []
 
     def dies(folder, **kwargs):
         if len(done) == 1:
@@ -125,17 +127,29 @@ def test_a_run_that_died_goes_on(world, sites, quiet, tmp_path, monkeypatch):
         done.append(folder)
         real(folder, **kwargs)
 
-    monkeypatch.setattr(batch, "write_unit", dies)
+    monkeypatch.setattr(work, "write_unit", dies)
     with pytest.raises(KeyboardInterrupt):
         run_sites(sites, world / "recipe.toml", tmp_path / "out", workers=1)
     assert not (tmp_path / "out" / "site_panel.parquet").exists()
-    monkeypatch.setattr(batch, "write_unit", real)
+    monkeypatch.setattr(work, "write_unit", real)
     result = run_sites(sites, world / "recipe.toml", tmp_path / "out", workers=1)
     assert result.n_reused == 1
-    pd.testing.assert_frame_equal(
-        pd.DataFrame(read_geoparquet(tmp_path / "out" / "site_table.parquet")),
-        pd.DataFrame(read_geoparquet(quiet / "site_table.parquet")), check_exact=True,
-    )  # fmt: skip
+    assert tables(tmp_path / "out") == tables(quiet)
+
+
+def test_a_stopped_run_finishes_what_is_in_hand_and_goes_on(
+    world, sites, quiet, tmp_path, monkeypatch
+):
+    apart(monkeypatch)
+    stop, out = threading.Event(), tmp_path / "out"
+    with pytest.raises(RunError, match=r"stopped after 1 of \d+ units; these are committed"):
+        run_sites(
+            sites, world / "recipe.toml", out, scheduler="synchronous", stop=stop,
+            progress=lambda done, total, unit: stop.set() if done else None,
+        )  # fmt: skip
+    result = run_sites(sites, world / "recipe.toml", out)
+    assert result.n_reused == 1
+    assert tables(out) == tables(quiet)
 
 
 def test_changed_settings_are_not_mixed_with_old_results(world, sites, quiet, tmp_path):
@@ -421,17 +435,41 @@ def test_no_sites_and_no_result_are_errors(world, sites, tmp_path):
         run_sites(nowhere, world / "recipe.toml", tmp_path / "b")
 
 
-def test_another_run_in_the_same_folder_is_told(world, sites, tmp_path, monkeypatch):
-    import minetrace.run.batch as batch
+def test_of_two_runs_in_one_folder_one_wins_each_unit(
+    world, sites, quiet, tmp_path, monkeypatch, caplog
+):
+    import minetrace.run.work as work
 
-    real = batch.write_unit
+    real = work.write_unit
 
     def raced(folder, **kwargs):
-        monkeypatch.setattr(batch, "write_unit", real)
+        monkeypatch.setattr(work, "write_unit", real)
         run_sites(sites, world / "recipe.toml", tmp_path / "out", workers=1)
-        folder.mkdir(exist_ok=True)
         real(folder, **kwargs)
 
-    monkeypatch.setattr(batch, "write_unit", raced)
-    with pytest.raises(RunError, match="committed by another run"):
-        run_sites(sites, world / "recipe.toml", tmp_path / "out", workers=1)
+    monkeypatch.setattr(work, "write_unit", raced)
+    result = run_sites(sites, world / "recipe.toml", tmp_path / "out", scheduler="synchronous")
+    assert "was committed by another run" in caplog.text
+    assert result.n_elsewhere == result.n_units
+    assert tables(tmp_path / "out") == tables(quiet)
+    folders = {p.name for p in (tmp_path / "out" / "units").iterdir()}
+    entries = [json.loads(p.read_text()) for p in (tmp_path / "out" / "manifest").iterdir()]
+    assert {entry["folder"] for entry in entries} == folders
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_torn(world, sites, quiet, tmp_path, monkeypatch):
+    import minetrace.run.work as work
+
+    real = work.write_unit
+
+    def full(folder, **kwargs):
+        (folder / "rows.arrow").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(work, "write_unit", full)
+    with pytest.raises(RunError, match="no space is left"):
+        run_sites(sites, world / "recipe.toml", tmp_path / "out")
+    assert not list((tmp_path / "out" / "manifest").iterdir())
+    monkeypatch.setattr(work, "write_unit", real)
+    run_sites(sites, world / "recipe.toml", tmp_path / "out")
+    assert tables(tmp_path / "out") == tables(quiet)

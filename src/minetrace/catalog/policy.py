@@ -165,7 +165,7 @@ def _split(href: str) -> SplitResult:
 
 def _check_local(path: str, roots: Sequence[Path]) -> str:
     real = os.path.realpath(path)
-    if not any(_lies_in(real, root) for root in roots):
+    if not _lies_in(real, roots):
         raise HrefError(
             f"asset {path} lies outside the folders of this source "
             f"({', '.join(str(r) for r in roots) or 'none'}); add its folder to `roots` in the "
@@ -181,6 +181,8 @@ def _check_local(path: str, roots: Sequence[Path]) -> str:
     return real
 
 
-def _lies_in(real: str, root: Path) -> bool:
+def _lies_in(real: str, roots: Sequence[Path]) -> bool:
     # what the path without links begins with holds no links either, and need not be resolved
-    return real.startswith(os.path.join(root, "")) or Path(real).is_relative_to(root.resolve())
+    if any(real.startswith(os.path.join(root, "")) for root in roots):
+        return True
+    return any(Path(real).is_relative_to(root.resolve()) for root in roots)

@@ -114,12 +114,21 @@ def run(
     layer: Layer = None,
     id_column: IdColumn = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Units at a time.")] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="threads, processes, or the address of a dask scheduler."),
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Most that a process may take, as 8GB.")
+    ] = None,
+    maps: Annotated[bool, typer.Option(help="Write maps of change by pixel.")] = True,
     plan: Annotated[bool, typer.Option("--plan", help="Print the units and stop.")] = False,
     resume: Annotated[bool, typer.Option(help="Reuse committed units.")] = True,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
 ) -> int:
     """Trace every site of a file: panel, table, transitions, maps and report."""
     from minetrace.cli import console
+    from minetrace.cli.batch import bytes_of, stop_on_signals
     from minetrace.cubes import open_sources
     from minetrace.report import write_report
     from minetrace.run import plan_units, run_sites
@@ -127,20 +136,27 @@ def run(
     from minetrace.sites import read_sites
 
     loaded = load_recipe(recipe)
+    limit = bytes_of(memory)
     frame = read_sites(sites, layer=layer, id_column=id_column)
+    products = ("panel", "maps") if maps else ("panel",)
     if plan:
-        units = plan_units(frame, loaded.annual, open_sources(loaded.annual))
+        units = plan_units(frame, loaded.annual, open_sources(loaded.annual), products=products)
         console.out.print(
             f"{len(frame)} sites in {len(units)} units, products {', '.join(loaded.products)}"
         )
         return Exit.COMPLETE
-    with console.progress("tracing") as [step]:
-        result = run_sites(frame, loaded, out, workers=workers, resume=resume, progress=step)
+    with stop_on_signals() as stop, console.progress("tracing") as [step]:
+        result = run_sites(
+            frame, loaded, out, products=products, scheduler=scheduler, workers=workers,
+            memory=limit, resume=resume, progress=step, stop=stop,
+        )  # fmt: skip
     console.out.print(
         f"{result.n_sites} sites traced, {result.n_reused} of {result.n_units} units "
         f"reused, {len(result.failures)} gaps recorded",
         markup=False,
     )
+    if result.n_elsewhere:
+        console.out.print(f"{result.n_elsewhere} units were committed by another run meanwhile")
     if report:
         console.out.print(str(write_report(out)), markup=False, soft_wrap=True)
     return Exit.COMPLETE if result.complete else Exit.GAPS

@@ -12,6 +12,7 @@ import pystac
 import rasterio
 from affine import Affine
 from odc.geo import CRS
+from odc.geo.geobox import GeoBox
 from pyproj.exceptions import CRSError
 
 from minetrace.catalog import Source
@@ -62,6 +63,18 @@ def claim(source: Source, item: pystac.Item, key: str, band: int) -> Claim:
         None if transform is None else tuple(float(v) for v in transform[:6]),
         _crs_text(item, key), code.dtype or None, code.nodata,
     )  # fmt: skip
+
+
+def stated_grid(item: pystac.Item, key: str) -> GeoBox | None:
+    """Pixel grid of an asset by proj:shape, proj:transform and a CRS, as far as all are there."""
+    shape, transform = _field(item, key, "proj:shape"), _field(item, key, "proj:transform")
+    if shape is None or transform is None or len(transform) < 6:
+        return None
+    crs = _crs_text(item, key)
+    if crs is None:
+        return None
+    affine = Affine(*(float(v) for v in transform[:6]))
+    return GeoBox((int(shape[0]), int(shape[1])), affine, crs_of(crs))
 
 
 def load_dtype(source: Source, code: Claim) -> np.dtype[Any]:

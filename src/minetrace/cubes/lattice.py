@@ -13,6 +13,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from shapely.geometry.base import BaseGeometry
 
+from minetrace.cubes.claims import stated_grid
 from minetrace.errors import GridError
 from minetrace.grid import (
     crop_native,
@@ -86,6 +87,10 @@ def site_grid(
 
 def _lattices(item: pystac.Item, keys: Sequence[str]) -> list[GeoBox]:
     """Grids of an item's assets, up to the first that is not declared."""
+    stated = [stated_grid(item, key) if key in item.assets else None for key in keys]
+    if all(stated):
+        return [grid for grid in stated if grid is not None]
+    # odc-stac knows rarer ways of stating a grid, at 3 ms an item
     parsed = odc.stac.parse_item(item)
     band = int(item.properties.get("minetrace:band", 1))
     out: list[GeoBox] = []

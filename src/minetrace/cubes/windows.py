@@ -116,7 +116,9 @@ def read_codes(
     gaps = code_gaps(source, items, legend)
     codes = np.empty(stored.shape, np.uint8) if dtype != np.uint8 else stored
     for layer, out in zip(stored, codes, strict=True):
-        out[:] = class_codes(layer, gaps)
+        found = class_codes(layer, gaps)
+        if found is not out:
+            out[:] = found
     # kernels are compiled once more for arrays that can be written to
     codes.flags.writeable = False
     return CodeWindows(years.astype(np.int64), codes, tuple(sorted(lost)))

@@ -73,7 +73,7 @@ def attempt(
         whole.failures += _missing_years(unit, whole.rows)
         return whole
     except _LOCAL_FAULTS as err:
-        if len(unit.rows) == 1:
+        if unit.careful:
             if isinstance(err, ReadError) and items:
                 return _without_unreadable(sites, unit, product, part, sources, items, err)
             return _failed(sites, unit, product, err)
@@ -100,7 +100,7 @@ def _done(
         assert legend is not None
         made.maps.append(change_map(unit.window, recipe, sources, items, legend))
         return made
-    if product != "landcover" or len(unit.rows) == 1:
+    if product != "landcover" or unit.careful:
         made.rows = measure(product, rows, unit.window, recipe, sources, items)
         return made
     assert legend is not None

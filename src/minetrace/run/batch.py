@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask
 import geopandas as gpd
 import pandas as pd
 from shapely.geometry import box
 
 from minetrace._version import __version__
-from minetrace.catalog import Source, items_hash
+from minetrace.catalog import Source, items_hash, redact
 from minetrace.cubes import Sources, open_legend, open_sources
-from minetrace.errors import InputError, RecipeError, RunError, SiteError
+from minetrace.errors import (
+    InputError,
+    MinetraceError,
+    RecipeError,
+    RunError,
+    SiteError,
+    causes,
+)
 from minetrace.panel import read_table, write_table
-from minetrace.run.attempt import attempt
-from minetrace.run.commit import Entry, Manifest, write_unit
+from minetrace.run.commit import Entry, Manifest
 from minetrace.run.failures import Failure, failure, failure_frame, window_text
 from minetrace.run.gather import write_tables
 from minetrace.run.plan import MAPS, Unit, plan_units, unit_key
+from minetrace.run.schedule import each_done
+from minetrace.run.work import Job, Work
 from minetrace.schema import FAILURES, SITES, Recipe, check_table, load_recipe
 
+if TYPE_CHECKING:
+    from distributed import Client
+
+_log = logging.getLogger(__name__)
+_TOLD = ("GDAL_", "CPL_", "VSI_", "PROJ_")
 Progress = Callable[[int, int, str], None]
 
 
@@ -41,6 +55,8 @@ class RunResult:
     n_units: int
     n_reused: int
     """Units that an earlier run had committed."""
+    n_elsewhere: int
+    """Units that another run on the same folder committed meanwhile."""
     failures: pd.DataFrame
 
     @property
@@ -56,9 +72,12 @@ def run_sites(
     *,
     sources: Sources | None = None,
     products: Sequence[str] = ("panel", MAPS),
+    scheduler: str | Client | None = None,
     workers: int | None = None,
+    memory: int | None = None,
     resume: bool = True,
     progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> RunResult:
     """Trace every site: panel, table, transitions and change maps.
 
@@ -79,14 +98,22 @@ def run_sites(
         Sources that replace the recipe's, see `minetrace.open_cube`.
     products
         What is made: ``"panel"``, the tables, and ``"maps"``, the years of change by pixel.
+    scheduler
+        What does the units: threads of this process (the default), ``"processes"``, the address of
+        a dask scheduler, or a `distributed.Client`. Workers elsewhere need minetrace of this
+        version, the rasters, and ``out`` under the same path.
     workers
-        Units at a time, default the number of cores.
+        Units at a time, default the number of cores; a cluster has its own.
+    memory
+        Bytes that a process may take. A plan that needs more is refused before anything is read.
     resume
         Units that an earlier run committed with equal settings, sites, items and version are not
         done again, unless a fault (an unreadable file, say) left out some of their sites. False
         does all anew.
     progress
         Called with (done, total, unit id) after each unit.
+    stop
+        Once set, units in hand are finished and committed, then `RunError` tells how many were.
 
     Raises
     ------
@@ -96,7 +123,7 @@ def run_sites(
         Faults of the whole run: nothing useful can follow. Units committed before stay.
     RunError
         No site at all gave a result, as with a legend of another product; the message quotes the
-        first reasons.
+        first reasons. The plan does not fit ``memory``, the disk is full, the cluster is lost.
     """
     # terrain and rings enter no table
     plan = load_recipe(recipe).annual
@@ -115,6 +142,7 @@ def run_sites(
     opened = open_sources(plan, sources)
     units = plan_units(sites, plan, opened, products=products)
     manifest = Manifest(Path(out))
+    manifest.sweep()
     settings = (plan.fingerprint, _legend_text(plan), *_source_texts(opened), __version__)
     keys = {unit.id: unit_key(sites, unit, *settings) for unit in units}
     entries: dict[str, Entry] = {}
@@ -127,61 +155,83 @@ def run_sites(
     reused = len(entries)
     todo = [unit for unit in units if unit.id not in entries]
     _report(progress, reused, len(units), "")
-    # units are the parallelism: a scheduler inside each would fight over the same cores
-    with (
-        dask.config.set(scheduler="synchronous"),
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-    ):
-        jobs = {
-            pool.submit(_do_unit, sites, unit, keys[unit.id], plan, opened, manifest): unit
-            for unit in todo
-        }
-        try:
-            for job in as_completed(jobs):
-                unit = jobs[job]
-                entries[unit.id] = job.result()
-                _report(progress, len(entries), len(units), unit.id)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    ordered = [entries[unit.id] for unit in units]
-    return _finish(sites, rejected, plan, manifest, ordered, reused)
+    work = Work(sites, plan, opened, Path(out).resolve())
+    lost: list[tuple[Unit, str]] = []
+    elsewhere = 0
+    # closed here: left to the garbage collector, a worker's thread might wait for itself
+    with closing(
+        each_done(
+            work, [Job(unit, keys[unit.id]) for unit in todo], scheduler=scheduler,
+            workers=workers, memory=memory, environment=_environment(opened), stop=stop,
+        )
+    ) as done:  # fmt: skip
+        for index, result in done:
+            unit = todo[index]
+            if isinstance(result, MinetraceError | OSError):
+                raise result
+            if isinstance(result, Exception):
+                lost.append((unit, _reason(unit, result)))
+                continue
+            entries[unit.id] = result.entry
+            elsewhere += not result.mine
+            _report(progress, len(entries), len(units), unit.id)
+    if len(entries) + len(lost) < len(units):
+        raise RunError(
+            f"stopped after {len(entries)} of {len(units)} units; these are committed, and the "
+            "same call goes on from there"
+        )
+    ordered = [entries[unit.id] for unit in units if unit.id in entries]
+    known = [
+        *(f for unit, reason in lost for f in _lost(sites, unit, reason)),
+        *(failure(r.get("site_id"), str(r["reason"]), f"row {r.get('row')}") for r in rejected),
+    ]
+    return _finish(sites, known, plan, manifest, ordered, reused, elsewhere)
 
 
-def _do_unit(
-    sites: gpd.GeoDataFrame, unit: Unit, key: str, recipe: Recipe,
-    sources: Mapping[str, Source], manifest: Manifest,
-) -> Entry:  # fmt: skip
-    done = attempt(sites, unit, recipe, sources)
-    folder = manifest.start(unit.id, key)
-    write_unit(folder, rows=done.rows, failures=done.failures, maps=done.maps)
-    entry = Entry(
-        unit.id, key, unit.product, sites["site_id"].iloc[list(unit.rows)].tolist(),
-        sorted(done.years), sorted(done.items), done.faults,
-    )  # fmt: skip
-    manifest.publish(entry)
-    return entry
+def _reason(unit: Unit, err: Exception) -> str:
+    """Why a unit has no result, though no file or place is known to be at fault."""
+    if type(err).__name__ == "KilledWorker":
+        return (
+            "workers died over its unit, most likely for want of memory: give them more, or fewer "
+            "units at a time"
+        )
+    _log.error("unit %s failed", unit.id, exc_info=err)
+    return f"its unit failed: {redact(causes(err))}"
+
+
+def _lost(sites: gpd.GeoDataFrame, unit: Unit, reason: str) -> list[Failure]:
+    asset = "landcover" if unit.product == MAPS else unit.product
+    where = window_text(unit.window)
+    return [
+        failure(str(sites["site_id"].iloc[row]), reason, where, asset=asset) for row in unit.rows
+    ]
+
+
+def _environment(sources: Mapping[str, Source]) -> dict[str, str]:
+    """Keys of the sources and settings of GDAL, for workers that are other processes."""
+    keys = {s.config.sign.env for s in sources.values() if s.config.sign is not None}
+    return {
+        name: value for name, value in os.environ.items() if name in keys or name.startswith(_TOLD)
+    }
 
 
 def _finish(
     sites: gpd.GeoDataFrame,
-    rejected: list[dict[str, Any]],
+    known: list[Failure],
     recipe: Recipe,
     manifest: Manifest,
     entries: list[Entry],
     reused: int,
+    elsewhere: int,
 ) -> RunResult:
     out = manifest.out
     files: dict[str, list[Path]] = {product: [] for product in recipe.products}
-    known: list[Failure] = []
     for entry in entries:
-        folder = manifest.unit_folder(entry.unit, entry.key)
+        folder = manifest.files(entry)
         if (folder / "rows.arrow").is_file():
             files[entry.product].append(folder / "rows.arrow")
         table = read_table(folder / "failures.parquet").astype(object)
         known += [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
-    known += [
-        failure(row.get("site_id"), str(row["reason"]), f"row {row.get('row')}") for row in rejected
-    ]
     for product in (p for p in recipe.products if not files[p]):
         failed = [row for row in known if row["asset"] == product and row["site_id"] is not None]
         if len({row["site_id"] for row in failed}) == len(sites):
@@ -195,7 +245,7 @@ def _finish(
     write_table(check_table(problems, FAILURES), out / "failures.parquet")
     _collect_maps(manifest, entries)
     _write_summary(out, recipe, entries)
-    return RunResult(out, len(traced), len(entries), reused, problems)
+    return RunResult(out, len(traced), len(entries), reused, elsewhere, problems)
 
 
 def _without_items(
@@ -218,7 +268,7 @@ def _collect_maps(manifest: Manifest, entries: Sequence[Entry]) -> None:
     shutil.rmtree(maps, ignore_errors=True)
     maps.mkdir()
     for entry in entries:
-        for file in sorted(manifest.unit_folder(entry.unit, entry.key).glob("map*.tif")):
+        for file in sorted(manifest.files(entry).glob("map*.tif")):
             shutil.copyfile(file, maps / f"{entry.unit}-{file.name}")
 
 

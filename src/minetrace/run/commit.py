@@ -9,8 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -35,18 +39,21 @@ class Entry:
     unit: str
     key: str
     product: str
+    folder: str
+    """Name of the folder of its files."""
     sites: list[str]
     years: list[int] = field(default_factory=list)
     """Years with a layer."""
     items: list[str] = field(default_factory=list)
     faults: int = 0
-    """Sites that failed for a fault of a place or file: a later run tries the unit again."""
+    """Failures that may pass: a later run tries the unit again."""
     files: dict[str, str] = field(default_factory=dict)
     """File name in the unit's folder → SHA-256."""
 
 
 _ENTRY = TypeAdapter(Entry)
 _KEYS = {f.name for f in fields(Entry)}
+_IN_HAND = re.compile(r".+\.(?P<host>[A-Za-z0-9-]+)-(?P<pid>\d+)\.[0-9a-f]{8}")
 
 
 class Manifest:
@@ -65,9 +72,9 @@ class Manifest:
                 "may write to"
             ) from err
 
-    def unit_folder(self, unit: str, key: str) -> Path:
-        """Where the files of a unit lie."""
-        return self.units / f"{unit}-{key}"
+    def files(self, entry: Entry) -> Path:
+        """Where the files of a committed unit lie."""
+        return self.units / entry.folder
 
     def find(self, unit: str, key: str) -> Entry | None:
         """The entry of a committed unit whose files are all there and whole."""
@@ -75,7 +82,7 @@ class Manifest:
         if not path.is_file():
             return None
         entry = _read_entry(path)
-        folder = self.unit_folder(unit, key)
+        folder = self.files(entry)
         for name, digest in entry.files.items():
             file = folder / name
             if not file.is_file() or _sha256(file) != digest:
@@ -87,38 +94,57 @@ class Manifest:
 
     def forget(self, unit: str, key: str) -> None:
         """Take a unit out of the manifest, so that it is done again."""
-        self._path(unit, key).unlink(missing_ok=True)
+        path = self._path(unit, key)
+        if path.is_file():
+            folder = self.files(_read_entry(path))
+            path.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def start(self, unit: str, key: str) -> Path:
-        """An empty folder for a unit's files."""
-        folder = self.unit_folder(unit, key)
-        shutil.rmtree(folder, ignore_errors=True)
+        """An empty folder for a unit's files, which no other process has."""
+        folder = self.units / f"{unit}-{key}.{_process()}.{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         return folder
 
-    def publish(self, entry: Entry) -> None:
-        """List a unit whose files are written.
+    def sweep(self) -> None:
+        """Remove what processes of this machine left behind when they died."""
+        listed = self._listed()
+        for folder in self.units.iterdir():
+            unit = _IN_HAND.fullmatch(folder.name)
+            left = unit and folder.name not in listed and unit["host"] == _host()
+            if unit and left and not _alive(int(unit["pid"])):
+                shutil.rmtree(folder, ignore_errors=True)
 
-        Raises
-        ------
-        RunError
-            Another run committed the same unit in the meantime.
+    def _listed(self) -> set[str]:
+        names = set()
+        for path in self.folder.glob("*.json"):
+            # a damaged entry is reported when its unit is asked for
+            with suppress(RunError):
+                names.add(_read_entry(path).folder)
+        return names
+
+    def publish(self, entry: Entry) -> bool:
+        """List a unit whose files are written; False if another process was the first.
+
+        The files of the other stay: equal keys stand for equal results.
         """
-        folder = self.unit_folder(entry.unit, entry.key)
+        folder = self.files(entry)
+        for file in folder.iterdir():
+            _sync(file)
         entry.files = {p.name: _sha256(p) for p in sorted(folder.iterdir())}
         path = self._path(entry.unit, entry.key)
-        whole = path.with_suffix(f".{os.getpid()}.tmp")
-        whole.write_text(json.dumps(asdict(entry), indent=1, sort_keys=True))
+        whole = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         try:
+            whole.write_text(json.dumps(asdict(entry), indent=1, sort_keys=True))
+            _sync(whole)
             # a hard link appears at once and fails if the name is taken
             os.link(whole, path)
         except FileExistsError:
-            raise RunError(
-                f"unit {entry.unit} was committed by another run in {self.out}; give "
-                "each run an output folder of its own"
-            ) from None
+            shutil.rmtree(folder, ignore_errors=True)
+            return False
         finally:
-            whole.unlink()
+            whole.unlink(missing_ok=True)
+        return True
 
     def _path(self, unit: str, key: str) -> Path:
         return self.folder / f"{unit}-{key}.json"
@@ -170,6 +196,29 @@ def _gdal_crs(crs: CRS) -> str:
     # GDAL's PROJ may be older than ours and refuse the newest WKT
     epsg = crs.to_epsg()
     return f"EPSG:{epsg}" if epsg else str(crs.to_wkt(version="WKT1_GDAL"))
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "", socket.gethostname()) or "host"
+
+
+def _process() -> str:
+    return f"{_host()}-{os.getpid()}"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
 def _sha256(path: Path) -> str:

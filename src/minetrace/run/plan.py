@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import geopandas as gpd
 import numpy as np
@@ -40,6 +40,8 @@ class Unit:
     """Positions in the sites frame."""
     window: BaseGeometry
     """What holds the sites, EPSG:4326."""
+    careful: bool = False
+    """Whether its one site is measured after a fault, item by item if need be."""
 
 
 def plan_units(
@@ -80,7 +82,10 @@ def single_units(
     sites: gpd.GeoDataFrame, unit: Unit, rows: Iterable[int] | None = None
 ) -> list[Unit]:
     """Sites of a unit, one a unit: how a fault in a shared window is narrowed down."""
-    return [_alone(sites, unit.product, row) for row in (unit.rows if rows is None else rows)]
+    return [
+        replace(_alone(sites, unit.product, row), careful=True)
+        for row in (unit.rows if rows is None else rows)
+    ]
 
 
 def unit_key(sites: gpd.GeoDataFrame, unit: Unit, *settings: str) -> str:

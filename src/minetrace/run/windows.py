@@ -105,7 +105,9 @@ def _parted(
         part = stack.pop()
         mine = rects[part]
         around = _around(mine)
-        if count_blocks(around[None], block) <= _WASTE * count_blocks(mine, block):
+        if part.size == 1 or count_blocks(around[None], block) <= _WASTE * count_blocks(
+            mine, block
+        ):
             yield part
             continue
         axis = 0 if around[1] - around[0] >= around[3] - around[2] else 2
