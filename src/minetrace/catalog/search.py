@@ -126,7 +126,7 @@ def covers(item: pystac.Item, geometry: BaseGeometry) -> bool:
 
 
 def _require_collection(source: Source, wanted: str | None) -> None:
-    known = {item.collection_id for item in source.items}
+    known = source.collections
     if wanted is not None and wanted not in known:
         raise SourceError(
             f"source {source.name!r} has no collection {wanted!r}; it has "

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pystac
 import pystac.stac_io
 from pydantic import ValidationError
 from shapely import STRtree
+from shapely.geometry.base import BaseGeometry
 
 from minetrace.catalog.config import SourceConfig
 from minetrace.catalog.parse import footprint, without_storage
@@ -33,6 +35,13 @@ class Source:
     folder: Path
     """Folder that relative paths of the configuration start from."""
     items: tuple[pystac.Item, ...] = field(default=(), repr=False)
+    part_of: frozenset[str | None] = frozenset()
+    """Collections of the whole catalogue, where the items are a part of it only."""
+
+    @property
+    def collections(self) -> frozenset[str | None]:
+        """Collections of a catalogue whose items are here."""
+        return self.part_of or frozenset(item.collection_id for item in self.items)
 
     @property
     def name(self) -> str:
@@ -54,6 +63,18 @@ class Source:
     def outlines(self) -> STRtree:
         """Footprints of the items, in their order, to be asked for a place."""
         return STRtree([footprint(item) for item in self.items])
+
+    def near(self, geometry: BaseGeometry) -> Source:
+        """The source with the items whose footprint touches a geometry in EPSG:4326.
+
+        What a worker gets of a large catalogue. A source that is asked over the net, or that keeps
+        its items in a file, stays as it is.
+        """
+        if not self.items:
+            return self
+        touched = np.sort(self.outlines.query(geometry, predicate="intersects"))
+        items = tuple(self.items[i] for i in touched)
+        return replace(self, items=items, part_of=self.collections)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the tree, which a copy makes again where it needs it."""
@@ -194,6 +215,19 @@ class _LocalIO(pystac.stac_io.DefaultStacIO):
             return path.read_text(encoding="utf-8")
         except OSError as err:
             raise SourceError(f"catalogue file {path} cannot be read: {err.strerror}") from err
+
+    def stac_object_from_dict(
+        self, d: dict[str, Any], href: pystac.link.HREF | None = None,
+        root: pystac.Catalog | None = None, preserve_dict: bool = True,
+    ) -> pystac.STACObject:  # fmt: skip
+        """The object of a dict that was just read, so that nothing need be kept of it."""
+        current = d.get("type") == "Feature" and d.get("stac_version") == pystac.get_stac_version()
+        if not current:
+            return super().stac_object_from_dict(d, href, root, preserve_dict)
+        # pystac copies items twice to bring them up to date: two thirds of the time
+        return pystac.Item.from_dict(
+            d, href=None if href is None else str(href), root=root, migrate=False, preserve_dict=False
+        )
 
     def json_loads(self, txt: str, *args: object, **kwargs: object) -> dict[str, Any]:
         return without_storage(super().json_loads(txt, *args, **kwargs))

@@ -128,10 +128,9 @@ def run(
 ) -> int:
     """Trace every site of a file: panel, table, transitions, maps and report."""
     from minetrace.cli import console
-    from minetrace.cli.batch import bytes_of, stop_on_signals
-    from minetrace.cubes import open_sources
+    from minetrace.cli.batch import bytes_of, print_plan, stop_on_signals
     from minetrace.report import write_report
-    from minetrace.run import plan_units, run_sites
+    from minetrace.run import run_sites
     from minetrace.schema import load_recipe
     from minetrace.sites import read_sites
 
@@ -140,10 +139,7 @@ def run(
     frame = read_sites(sites, layer=layer, id_column=id_column)
     products = ("panel", "maps") if maps else ("panel",)
     if plan:
-        units = plan_units(frame, loaded.annual, open_sources(loaded.annual), products=products)
-        console.out.print(
-            f"{len(frame)} sites in {len(units)} units, products {', '.join(loaded.products)}"
-        )
+        print_plan(frame, loaded, products, scheduler=scheduler, workers=workers, memory=limit)
         return Exit.COMPLETE
     with stop_on_signals() as stop, console.progress("tracing") as [step]:
         result = run_sites(

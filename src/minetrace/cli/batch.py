@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import typer
 
 from minetrace.cli import console
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+    from minetrace.schema import Recipe
 
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30,
           "ti": 2**40}  # fmt: skip
@@ -35,6 +41,36 @@ def bytes_of(text: str | None) -> int | None:
     if size < 1:
         raise typer.BadParameter(f"give a size such as 8GB or 512MiB, not {text!r}")
     return size
+
+
+def print_plan(
+    sites: gpd.GeoDataFrame, recipe: Recipe, products: Sequence[str], *,
+    scheduler: str | None, workers: int | None, memory: int | None,
+) -> None:  # fmt: skip
+    """Print what a run would do and take; refuse one that needs more than ``memory``."""
+    from minetrace.cubes import open_sources
+    from minetrace.run import plan_units
+    from minetrace.run.batch import units_at_once
+    from minetrace.run.budget import budget, size_text
+
+    part = recipe.annual
+    sources = open_sources(part)
+    units = plan_units(sites, part, sources, products=products)
+    cost = budget(sites, units, part, sources, units_at_once=units_at_once(scheduler, workers))
+    kinds = ", ".join(f"{n} of {product}" for product, n in cost.n_units.items())
+    lines = [f"{cost.n_sites} sites in {len(units)} units, each one task: {kinds}"]
+    if cost.n_blocks:
+        lines.append(
+            f"land cover: {cost.n_blocks:,} blocks to decode, {size_text(cost.decoded_bytes)} "
+            f"({size_text(cost.stored_bytes)} in local files)"
+        )
+    lines.append(
+        f"memory: up to {size_text(cost.peak_bytes)} a process, which does {cost.units_at_once} "
+        f"units at a time, {size_text(cost.unit_bytes)} the largest"
+    )
+    for line in lines:
+        console.out.print(line, markup=False, soft_wrap=True)
+    cost.require(memory)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import geopandas as gpd
@@ -58,28 +58,26 @@ class Attempt:
         self.faults += other.faults
 
 
-def attempt(
-    sites: gpd.GeoDataFrame, unit: Unit, recipe: Recipe, sources: Mapping[str, Source]
-) -> Attempt:
+def attempt(sites: gpd.GeoDataFrame, unit: Unit, recipe: Recipe, source: Source) -> Attempt:
     """Do a unit; after a fault site by site, and then without the items at fault."""
-    product = "landcover" if unit.product == MAPS else unit.product
+    product = unit.source
     part = recipe.only(product)
     items: list[pystac.Item] = []
     try:
-        items = product_items(product, part, sources[product], unit.window, part.years)
+        items = product_items(product, part, source, unit.window, part.years)
         if not items:
             return Attempt()
-        whole = _done(sites, unit, product, part, sources, items)
+        whole = _done(sites, unit, product, part, source, items)
         whole.failures += _missing_years(unit, whole.rows)
         return whole
     except _LOCAL_FAULTS as err:
         if unit.careful:
             if isinstance(err, ReadError) and items:
-                return _without_unreadable(sites, unit, product, part, sources, items, err)
+                return _without_unreadable(sites, unit, product, part, source, items, err)
             return _failed(sites, unit, product, err)
     parts = Attempt()
     for single in single_units(sites, unit):
-        parts.add(attempt(sites, single, recipe, sources))
+        parts.add(attempt(sites, single, recipe, source))
     return parts
 
 
@@ -88,7 +86,7 @@ def _done(
     unit: Unit,
     product: str,
     recipe: Recipe,
-    sources: Mapping[str, Source],
+    source: Source,
     items: Sequence[pystac.Item],
 ) -> Attempt:
     rows, legend = sites.iloc[list(unit.rows)], open_legend(recipe)
@@ -98,15 +96,15 @@ def _done(
     )
     if unit.product == MAPS:
         assert legend is not None
-        made.maps.append(change_map(unit.window, recipe, sources, items, legend))
+        made.maps.append(change_map(unit.window, recipe, source, items, legend))
         return made
     if product != "landcover" or unit.careful:
-        made.rows = measure(product, rows, unit.window, recipe, sources, items)
+        made.rows = measure(product, rows, unit.window, recipe, source, items)
         return made
     assert legend is not None
-    made.rows, troubled = account_sites(rows, items, sources[product], recipe, legend)
+    made.rows, troubled = account_sites(rows, items, source, recipe, legend)
     for single in single_units(sites, unit, [unit.rows[i] for i in troubled]):
-        alone = attempt(sites, single, recipe, sources)
+        alone = attempt(sites, single, recipe, source)
         # gaps of its place are those of the unit
         alone.failures = [f for f in alone.failures if f["site_id"] is not None]
         made.add(alone)
@@ -133,12 +131,12 @@ def _without_unreadable(
     unit: Unit,
     product: str,
     recipe: Recipe,
-    sources: Mapping[str, Source],
+    source: Source,
     items: Sequence[pystac.Item],
     err: ReadError,
 ) -> Attempt:
     """One site without the items that cannot be read: each is recorded, none is made up."""
-    bad = list(unreadable(product, unit.window, recipe, sources, items))
+    bad = list(unreadable(product, unit.window, recipe, source, items))
     if not bad:
         return _failed(sites, unit, product, err)
     lost = {item.id for item, _ in bad}
@@ -151,7 +149,7 @@ def _without_unreadable(
         _log.warning("site %s: %s", site_id, text)
     try:
         if left:
-            rest.add(_done(sites, unit, product, recipe, sources, left))
+            rest.add(_done(sites, unit, product, recipe, source, left))
     except _LOCAL_FAULTS as again:
         rest.add(_failed(sites, unit, product, again))
     return rest

@@ -29,12 +29,13 @@ from minetrace.errors import (
     causes,
 )
 from minetrace.panel import read_table, write_table
+from minetrace.run.budget import budget
 from minetrace.run.commit import Entry, Manifest
 from minetrace.run.failures import Failure, failure, failure_frame, window_text
 from minetrace.run.gather import write_tables
 from minetrace.run.plan import MAPS, Unit, plan_units, unit_key
 from minetrace.run.schedule import each_done
-from minetrace.run.work import Job, Work
+from minetrace.run.work import Jobs, Work
 from minetrace.schema import FAILURES, SITES, Recipe, check_table, load_recipe
 
 if TYPE_CHECKING:
@@ -141,6 +142,9 @@ def run_sites(
     sites = check_table(sites, SITES)
     opened = open_sources(plan, sources)
     units = plan_units(sites, plan, opened, products=products)
+    if memory is not None:
+        at_once = units_at_once(scheduler, workers)
+        budget(sites, units, plan, opened, units_at_once=at_once).require(memory)
     manifest = Manifest(Path(out))
     manifest.sweep()
     settings = (plan.fingerprint, _legend_text(plan), *_source_texts(opened), __version__)
@@ -155,14 +159,15 @@ def run_sites(
     reused = len(entries)
     todo = [unit for unit in units if unit.id not in entries]
     _report(progress, reused, len(units), "")
-    work = Work(sites, plan, opened, Path(out).resolve())
+    work = Work(plan, Path(out).resolve())
+    jobs = Jobs(todo, keys, sites, plan, opened)
     lost: list[tuple[Unit, str]] = []
     elsewhere = 0
     # closed here: left to the garbage collector, a worker's thread might wait for itself
     with closing(
         each_done(
-            work, [Job(unit, keys[unit.id]) for unit in todo], scheduler=scheduler,
-            workers=workers, memory=memory, environment=_environment(opened), stop=stop,
+            work, jobs, scheduler=scheduler, workers=workers, memory=memory,
+            environment=_environment(opened), stop=stop,
         )
     ) as done:  # fmt: skip
         for index, result in done:
@@ -186,6 +191,12 @@ def run_sites(
         *(failure(r.get("site_id"), str(r["reason"]), f"row {r.get('row')}") for r in rejected),
     ]
     return _finish(sites, known, plan, manifest, ordered, reused, elsewhere)
+
+
+def units_at_once(scheduler: object, workers: int | None) -> int:
+    """Units that one process does at a time; a cluster's threads are its own affair."""
+    in_threads = scheduler in (None, "threads", "local")
+    return (workers or os.cpu_count() or 1) if in_threads else 1
 
 
 def _reason(unit: Unit, err: Exception) -> str:

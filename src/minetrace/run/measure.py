@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import geopandas as gpd
 import numpy as np
@@ -30,7 +30,7 @@ def measure(
     sites: gpd.GeoDataFrame,
     window: BaseGeometry,
     recipe: Recipe,
-    sources: Mapping[str, Source],
+    source: Source,
     items: Sequence[pystac.Item],
 ) -> list[SiteRows]:
     """Series of a product in every site that its items cover.
@@ -43,7 +43,7 @@ def measure(
     ReadError
         A raster of the window cannot be read.
     """
-    layer = load_layer(product, window, recipe, sources, items)
+    layer = load_layer(product, window, recipe, source, items)
     legend = open_legend(recipe)
     out = []
     for site in (sites.iloc[[i]] for i in range(len(sites))):
@@ -57,11 +57,11 @@ def load_layer(
     product: str,
     window: BaseGeometry,
     recipe: Recipe,
-    sources: Mapping[str, Source],
+    source: Source,
     items: Sequence[pystac.Item],
 ) -> xr.DataArray:
     """The variable of a product that sites are measured by, in memory."""
-    cube = build_cube("", window, recipe, sources, {product: list(items)})
+    cube = build_cube("", window, recipe, {product: source}, {product: list(items)})
     node = cube[product].to_dataset()
     lazy = {"landcover": "landcover", "lights": "ntl"}
     layer = ndvi(node) if product == "imagery" else node[lazy[product]]
@@ -75,13 +75,13 @@ def unreadable(
     product: str,
     window: BaseGeometry,
     recipe: Recipe,
-    sources: Mapping[str, Source],
+    source: Source,
     items: Sequence[pystac.Item],
 ) -> Iterator[tuple[pystac.Item, str]]:
     """Items of a window that cannot be read, each with the reason."""
     for item in items:
         try:
-            load_layer(product, window, recipe, sources, [item])
+            load_layer(product, window, recipe, source, [item])
         except ReadError as err:
             yield item, str(err)
 
@@ -89,12 +89,12 @@ def unreadable(
 def change_map(
     window: BaseGeometry,
     recipe: Recipe,
-    sources: Mapping[str, Source],
+    source: Source,
     items: Sequence[pystac.Item],
     legend: Legend,
 ) -> xr.Dataset:
     """First years of disturbance and reclamation, first and last land cover of a window."""
-    codes = load_layer("landcover", window, recipe, sources, items)
+    codes = load_layer("landcover", window, recipe, source, items)
     moves = transitions(codes, legend=legend, min_persistence=recipe.change.min_persistence)
     return xr.Dataset(
         {

@@ -43,6 +43,11 @@ class Unit:
     careful: bool = False
     """Whether its one site is measured after a fault, item by item if need be."""
 
+    @property
+    def source(self) -> str:
+        """The product of the recipe that it is made of."""
+        return "landcover" if self.product == MAPS else self.product
+
 
 def plan_units(
     sites: gpd.GeoDataFrame,

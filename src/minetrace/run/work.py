@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 
 from minetrace.catalog import Source
 from minetrace.errors import RunError
+from minetrace.grid import surroundings
 from minetrace.run.attempt import attempt
 from minetrace.run.commit import Entry, Manifest, write_unit
 from minetrace.run.plan import Unit
@@ -22,10 +23,42 @@ _log = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
-    """A unit to be done, with the key of all that its results depend on."""
+    """A unit to be done, with all that is needed for it, and no more."""
 
     unit: Unit
+    """Its rows are all of ``sites``."""
     key: str
+    """Hash of all that its results depend on."""
+    sites: gpd.GeoDataFrame
+    source: Source
+
+
+class Jobs(Sequence[Job]):
+    """Jobs of units, made when they are asked for: together they hold every site and item."""
+
+    def __init__(
+        self, units: Sequence[Unit], keys: Mapping[str, str], sites: gpd.GeoDataFrame,
+        recipe: Recipe, sources: Mapping[str, Source],
+    ) -> None:  # fmt: skip
+        self.units, self.keys, self.sites = units, keys, sites
+        self.recipe, self.sources = recipe, sources
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        unit = self.units[index]
+        around = unit.window
+        if self.recipe.buffer_m:
+            around = surroundings(around, self.recipe.buffer_m)
+        return Job(
+            replace(unit, rows=tuple(range(len(unit.rows)))),
+            self.keys[unit.id],
+            self.sites.iloc[list(unit.rows)].reset_index(drop=True),
+            self.sources[unit.source].near(around),
+        )
 
 
 class Done(NamedTuple):
@@ -36,13 +69,11 @@ class Done(NamedTuple):
     """Whether this run committed it; False if another was faster."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Work:
     """Does a unit, in whichever worker; every worker sees the output folder."""
 
-    sites: gpd.GeoDataFrame
     recipe: Recipe
-    sources: Mapping[str, Source]
     out: Path
 
     def __call__(self, job: Job) -> Done:
@@ -52,13 +83,13 @@ class Work:
         found = manifest.find(unit.id, job.key)
         if found is not None:
             return Done(found, mine=False)
-        made = attempt(self.sites, unit, self.recipe, self.sources)
+        made = attempt(job.sites, unit, self.recipe, job.source)
         try:
             folder = manifest.start(unit.id, job.key)
             write_unit(folder, rows=made.rows, failures=made.failures, maps=made.maps)
             entry = Entry(
                 unit.id, job.key, unit.product, folder.name,
-                self.sites["site_id"].iloc[list(unit.rows)].tolist(),
+                job.sites["site_id"].tolist(),
                 sorted(made.years), sorted(made.items), made.faults,
             )  # fmt: skip
             mine = manifest.publish(entry)
