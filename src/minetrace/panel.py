@@ -255,7 +255,7 @@ def _keyed(
     if frame is None:
         frame = pd.DataFrame(columns=[*_KEY, *columns]).astype({"site_id": "str", "year": "int64"})
     _require(frame, [*_KEY, *columns], name)
-    unknown = sorted(set(frame["site_id"]) - set(sites["site_id"]))
+    unknown = sorted(set(frame["site_id"].unique()) - set(sites["site_id"]))
     if unknown:
         raise InputError(f"the {name} table names sites that are not in sites: {unknown[:5]}")
     twice = frame.loc[frame.duplicated(_KEY), _KEY].to_numpy().tolist()

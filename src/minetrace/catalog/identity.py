@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +20,8 @@ def items_hash(items: Iterable[pystac.Item]) -> str:
     count: a catalogue may be moved.
     """
     digest = hashlib.sha256()
+    # the bands of a file are items of their own
+    stat = cache(_stat)
     for item in items:
         fields = item.to_dict(include_self_link=False, transform_hrefs=False)
         fields.pop("links", None)
@@ -27,7 +30,7 @@ def items_hash(items: Iterable[pystac.Item]) -> str:
         for asset in item.assets.values():
             outside = asset.href.startswith(("../../../", "/", "file:"))
             if outside or "file:checksum" not in asset.extra_fields:
-                digest.update(_stat(asset.get_absolute_href() or asset.href).encode())
+                digest.update(stat(asset.get_absolute_href() or asset.href).encode())
     return digest.hexdigest()[:16]
 
 

@@ -226,7 +226,7 @@ class _LocalIO(pystac.stac_io.DefaultStacIO):
             return super().stac_object_from_dict(d, href, root, preserve_dict)
         # pystac copies items twice to bring them up to date: two thirds of the time
         return pystac.Item.from_dict(
-            d, href=None if href is None else str(href), root=root, migrate=False, preserve_dict=False
+            d, None if href is None else str(href), root, migrate=False, preserve_dict=False
         )
 
     def json_loads(self, txt: str, *args: object, **kwargs: object) -> dict[str, Any]:

@@ -39,6 +39,8 @@ _NEAR: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
     "GTIFF_SRS_SOURCE": "GEOKEYS",
+    # every block is read once; GDAL would keep them in a twentieth of the machine's memory
+    "GDAL_CACHEMAX": 64 * 2**20,
 }
 _FAR: dict[str, Any] = {
     **_NEAR,

@@ -198,4 +198,7 @@ def _lay(
 
 
 def _put(to: NDArray[Any], pixels: NDArray[Any], fill: float | None, over: bool) -> None:
-    np.copyto(to, pixels, where=True if over else to == (0 if fill is None else fill))
+    if over:
+        to[...] = pixels
+    else:
+        np.copyto(to, pixels, where=to == (0 if fill is None else fill))

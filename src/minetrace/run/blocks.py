@@ -8,7 +8,6 @@ import geopandas as gpd
 import numpy as np
 import pystac
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from scipy.sparse import coo_array
@@ -16,8 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from minetrace.catalog import Source, item_time
 from minetrace.catalog.search import footprint
-from minetrace.cubes.claims import claim
-from minetrace.cubes.layers import band_of
+from minetrace.cubes.claims import stated_grid
 from minetrace.cubes.windows import block_shape
 from minetrace.errors import GridError, SourceError
 from minetrace.grid import crop_native, to_pixels
@@ -38,22 +36,18 @@ def tiles_of(recipe: Recipe, source: Source) -> list[Tile]:
     """Extents of the land-cover files of a source in the years of a recipe."""
     key, part = source.asset_key("landcover"), recipe.landcover
     wanted = (part.collection if part else None) or source.config.collection
-    found: dict[tuple[object, ...], Tile] = {}
+    found: dict[GeoBox, Tile] = {}
     for item in source.items:
         in_time = recipe.years[0] <= item_time(item).year <= recipe.years[1]
         if not in_time or wanted not in (None, item.collection_id) or key not in item.assets:
             continue
         try:
-            code = claim(source, item, *band_of(source, item, key))
+            grid = stated_grid(item, key)
         except SourceError:
             # the unit that needs it says so
             continue
-        if code.shape is None or code.transform is None or code.crs is None:
-            continue
-        place = (code.shape, code.transform, code.crs)
-        if place not in found:
-            found[place] = Tile(GeoBox(code.shape, Affine(*code.transform), code.crs), [])
-        found[place].items.append(item)
+        if grid is not None:
+            found.setdefault(grid, Tile(grid, [])).items.append(item)
     return list(found.values())
 
 

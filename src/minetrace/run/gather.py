@@ -199,7 +199,7 @@ def _observed(sites: gpd.GeoDataFrame, frames: Mapping[str, pd.DataFrame | None]
     seen: set[str] = set()
     for frame in frames.values():
         if frame is not None:
-            seen |= set(frame.loc[frame["n_pixels"] > 0, "site_id"])
+            seen |= set(frame.loc[frame["n_pixels"] > 0, "site_id"].unique())
     return seen & set(sites["site_id"])
 
 
