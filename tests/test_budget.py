@@ -13,6 +13,7 @@ from minetrace.cli.batch import bytes_of, stop_on_signals
 from minetrace.cubes import open_sources
 from minetrace.errors import InputError, RunError
 from minetrace.run import plan_units, run_sites
+from minetrace.run.blocks import sites_that_share_blocks
 from minetrace.run.budget import PROCESS_BYTES, budget
 from minetrace.schema import load_recipe
 from test_run import boxes, full, plain_world
@@ -53,16 +54,19 @@ def test_a_plan_that_does_not_fit_is_refused_before_anything_is_read(tmp_path):
     assert run_sites(sites, recipe, tmp_path / "out", memory=2**33).n_sites == 1
 
 
-def test_sites_that_share_a_block_are_one_unit(tmp_path, monkeypatch, small_blocks):
-    monkeypatch.setattr("minetrace.run.plan.MOST_SITES", 1)
+def test_sites_that_share_a_block_stay_together(tmp_path, monkeypatch, small_blocks):
     path = plain_world(tmp_path, {"lc_2000": full(61)})
     recipe = load_recipe(path)
+    source = open_sources(recipe)["landcover"]
     sites = boxes(a=(10.0, 50.0), b=(10.004, 49.9998), c=(10.006, 49.9918))
-    units = plan_units(sites, recipe, open_sources(recipe), products=["panel"])
-    assert [u.rows for u in units] == [(0, 1), (2,)]
-    monkeypatch.setattr("minetrace.run.plan._CHAIN", 1)
-    units = plan_units(sites, recipe, open_sources(recipe), products=["panel"])
-    assert sorted(u.rows for u in units) == [(0,), (1,), (2,)]
+    a, b, c = sites_that_share_blocks(sites, recipe, source)
+    assert a == b != c
+    monkeypatch.setattr("minetrace.run.plan.MOST_SITES", 1)
+    monkeypatch.setattr("minetrace.run.plan._LEAST_DEGREES", 1e-4)
+    for chain, expected in ((10, [(0, 1), (2,)]), (1, [(0,), (1,), (2,)])):
+        monkeypatch.setattr("minetrace.run.plan._CHAIN", chain)
+        units = plan_units(sites, recipe, {"landcover": source}, products=["panel"])
+        assert sorted(u.rows for u in units) == expected
 
 
 def test_products_are_named(tmp_path):
