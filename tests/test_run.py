@@ -87,6 +87,8 @@ def test_grouping_and_workers_change_nothing(world, sites, quiet, tmp_path, monk
     apart(monkeypatch)
     # strips of a few rows, so that every site is taken in parts
     monkeypatch.setattr("minetrace.run.landcover.BATCH_BYTES", 2000)
+    # tables in as many pieces as there are sites
+    monkeypatch.setattr("minetrace.run.gather.BATCH", 1)
     run_sites(
         sites.iloc[::-1].reset_index(drop=True), world / "recipe.toml", tmp_path / "out", workers=3
     )
@@ -228,7 +230,7 @@ def test_a_damaged_raster_costs_its_layer_and_no_more(world, sites, quiet, tmp_p
 # ---- small worlds of plain rasters ---------------------------------------------------------------
 
 
-def plain_world(folder: Path, layers: dict[str, np.ndarray]) -> Path:
+def plain_world(folder: Path, layers: dict[str, np.ndarray], *, north: float = 50.0) -> Path:
     """A recipe over a catalogue of land cover with one file a layer (name → codes)."""
     files = []
     for name, codes in layers.items():
@@ -237,7 +239,7 @@ def plain_world(folder: Path, layers: dict[str, np.ndarray]) -> Path:
         with rasterio.open(
             path, "w", driver="GTiff", height=codes.shape[0], width=codes.shape[1], count=1,
             dtype="uint8", crs="EPSG:4326", nodata=0,
-            transform=from_origin(10.01 if "east" in name else 10.0, 50.0, 0.0001, 0.0001),
+            transform=from_origin(10.01 if "east" in name else 10.0, north, 0.0001, 0.0001),
         ) as dst:  # fmt: skip
             dst.write(codes, 1)
         files.append(path)
@@ -277,6 +279,13 @@ def test_neighbours_change_no_number(tmp_path):
     assert set(moves[moves.site_id == "b"].interval_years) == {2, 3}
     alone = read_table(tmp_path / "alone" / "transition_areas.parquet")
     pd.testing.assert_frame_equal(a.reset_index(drop=True), alone)
+
+
+def test_a_tile_that_ends_at_the_equator_is_a_place(tmp_path):
+    recipe = plain_world(tmp_path, {"lc_2000": full(61), "lc_2001": full(200)}, north=0.01)
+    sites = boxes(a=(10.002, 0.003), b=(10.006, 0.003))
+    result = run_sites(sites, recipe, tmp_path / "out")
+    assert (result.complete, result.n_sites) == (True, 2)
 
 
 def test_changed_pixels_are_not_served_from_an_earlier_run(tmp_path):

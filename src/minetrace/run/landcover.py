@@ -65,8 +65,9 @@ def _by_items(
     """Positions of sites that touch the same items, and these items."""
     if not items:
         return
+    # as text: numpy cuts zeros off the end of bytes, and a place on the equator ends with eight
     outlines, which = np.unique(
-        [shapely.to_wkb(footprint(item)) for item in items], return_inverse=True
+        [shapely.to_wkb(footprint(item), hex=True) for item in items], return_inverse=True
     )
     touched = np.stack([shapely.intersects(shapely.from_wkb(o), geometries) for o in outlines])
     patterns, group = np.unique(touched, axis=1, return_inverse=True)
