@@ -144,7 +144,9 @@ def test_each_composite_is_the_one_made_by_hand(two_years, method):
 
 
 @pytest.mark.parametrize("method", [*METHODS, "least_cloudy_month"])
-def test_any_chunking_is_the_same_and_tokens_tell_requests_apart(two_years, method, no_compute):
+def test_any_chunking_is_the_same_and_tokens_tell_requests_apart(
+    two_years, method, no_compute, monkeypatch
+):
     source, _ = two_years
     whole, again, tiled = (
         open_one(source, (2019, 2020), composite=method, chunks=c)["imagery"].to_dataset()
@@ -155,12 +157,21 @@ def test_any_chunking_is_the_same_and_tokens_tell_requests_apart(two_years, meth
         assert layer.chunks[0] == (2,)
         assert layer.data.name == again[name].data.name
         assert layer.data.name != other[name].data.name
+    # a lone block by two tasks, as large ones are
+    monkeypatch.setattr("minetrace.cubes.scenes._LARGE", 1)
+    halved = open_one(source, (2019, 2020), composite=method)["imagery"].to_dataset()
+    if method != "least_cloudy_month":
+        assert len(dict(halved.red.__dask_graph__())) > len(dict(whole.red.__dask_graph__()))
+    assert halved.red.chunks == whole.red.chunks
     with dask.config.set(scheduler="synchronous"):
         xr.testing.assert_identical(tiled.compute(), whole.compute())
+        xr.testing.assert_identical(halved.compute(), whole.compute())
 
 
+@pytest.mark.parametrize("large", [1, 2**30], ids=["two tasks", "one task"])
 @pytest.mark.parametrize("method", [*METHODS, "least_cloudy_month"])
-def test_every_scene_is_read_once(two_years, method, monkeypatch):
+def test_every_scene_is_read_once(two_years, method, monkeypatch, large):
+    monkeypatch.setattr("minetrace.cubes.scenes._LARGE", large)
     source, scenes = two_years
     reads = []
     plain = Reader.read

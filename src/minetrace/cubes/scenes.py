@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -48,6 +49,8 @@ from minetrace.schema import ImageryRecipe
 
 _STRIP = 2**23
 """Values that are held as float32 at a time, 32 MiB."""
+_LARGE = 2**22
+"""Values from which on a lone block is made by two tasks."""
 
 
 def clear_scenes(
@@ -128,16 +131,29 @@ class Days:
         """Results ``(*shape, y, x)`` of a function of clear reflectance ``(band, day, y, x)``.
 
         One task makes a block, strip by strip: a block's days never lie in memory as a whole. The
-        function must not keep what it is given.
+        function must not keep what it is given, nor look beyond a pixel.
         """
         dims = tuple(f"axis{i}" for i in range(len(shape)))
-        made: da.Array = da.blockwise(
-            _map_block, (*dims, "y", "x"), *self.blocks,
+        make = partial(
+            da.blockwise, _map_block, (*dims, "y", "x"), *self.blocks,
             new_axes=dict(zip(dims, shape, strict=True)), dtype=np.float32, concatenate=False,
             meta=np.empty((0,) * (len(shape) + 2), np.float32), n_layers=self.n_layers,
             plan=self.plan, function=function, shape=shape,
         )  # fmt: skip
-        return made
+        whole: da.Array = make(part=(0, 1))
+        n_seen = len(self.plan.days) * len(self.plan.days[0][0].codes)
+        n_pixel = math.prod(whole.shape[-2:])
+        small = whole.npartitions > 1 or math.prod(shape) >= n_seen or n_seen * n_pixel < _LARGE
+        if small:
+            return whole
+        # a lone block would leave all threads but one idle
+        ny = whole.shape[-2]
+        halves = [
+            make(part=(k, 2), adjust_chunks={"y": (ny * (k + 1) // 2 - ny * k // 2,)})
+            for k in (0, 1)
+        ]
+        joined: da.Array = da.concatenate(halves, axis=-2).rechunk({len(shape): -1})
+        return joined
 
 
 def open_days(
@@ -269,21 +285,28 @@ def _map_block(
     plan: _Plan,
     function: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     shape: tuple[int, ...],
+    part: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """Blocks ``(1, y, x)`` of each item, layer by layer and load by load → (*shape, y, x)."""
+    """Blocks ``(1, y, x)`` of each item, layer by layer and load by load → (*shape, y, x).
+
+    ``part`` is the number of a part and how many there are; the parts follow one another in y.
+    """
     ny, nx = layers[0][0].shape[1:]
+    first, last = ny * part[0] // part[1], ny * (part[0] + 1) // part[1]
     n_band, n_day = len(plan.days[0][0].codes), len(plan.days)
     n_row = max(1, min(ny, _STRIP // max(n_band * n_day * nx, 1)))
     buffer = np.empty(n_band * n_day * n_row * nx, np.float32)
-    out = np.empty((*shape, ny, nx), np.float32)
+    out = np.empty((*shape, last - first, nx), np.float32)
     low: Counter[tuple[str, int]] = Counter()
     seen: Counter[tuple[str, int]] = Counter()
-    for top in range(0, ny, n_row):
-        rows = slice(top, min(top + n_row, ny))
+    for top in range(first, last, n_row):
+        rows = slice(top, min(top + n_row, last))
         clear = buffer[: n_band * n_day * (rows.stop - top) * nx].reshape(n_band, n_day, -1)
         _fill_clear([[b[0, rows] for b in blocks] for blocks in layers],
                     n_layers, plan, clear, low, seen)  # fmt: skip
-        out[..., rows, :] = function(clear.reshape(n_band, n_day, -1, nx))
+        out[..., top - first : rows.stop - first, :] = function(
+            clear.reshape(n_band, n_day, -1, nx)
+        )
     for (item_id, band), n in seen.items():
         check_offset(item_id, low[item_id, band], n)
     return out
