@@ -250,8 +250,10 @@ def _finish(
             raise RunError(
                 f"none of {len(sites)} sites gave a result for {product}: {'; '.join(reasons)}"
             )
-    traced, gaps = write_tables(sites, recipe, files, out, known=known)
-    gaps += _without_items(sites, entries, traced)
+    empty = [e for e in entries if not e.items and e.product != MAPS]
+    absent = _without_items(sites, recipe, empty)
+    traced, gaps = write_tables(sites, recipe, files, out, known=[*known, *absent])
+    gaps += [row for e, row in zip(empty, absent, strict=True) if traced & set(e.sites)]
     problems = failure_frame([*known, *gaps])
     write_table(check_table(problems, FAILURES), out / "failures.parquet")
     _collect_maps(manifest, entries)
@@ -260,17 +262,16 @@ def _finish(
 
 
 def _without_items(
-    sites: gpd.GeoDataFrame, entries: Sequence[Entry], traced: set[str]
+    sites: gpd.GeoDataFrame, recipe: Recipe, entries: Sequence[Entry]
 ) -> list[Failure]:
-    """Places where sites are traced, but a product has no item at all."""
-    empty = [e for e in entries if not e.items and e.product != MAPS and traced & set(e.sites)]
-    shapes = sites.set_index("site_id").geometry
+    """Places where a product has no item at all, one for each entry."""
+    shapes, (first, last) = sites.set_index("site_id").geometry, recipe.years
     return [
         failure(
-            None, f"no {e.product} item covers this window in these years",
+            None, f"no {e.product} item covers this window in {first}-{last}",
             window_text(box(*shapes[e.sites].total_bounds)), asset=e.product,
         )
-        for e in empty
+        for e in entries
     ]  # fmt: skip
 
 
