@@ -187,9 +187,10 @@ def medoid_by_hand(bands, seen, packings):
     return min(dates, key=total, default=-1)
 
 
-def largest_by_hand(index, seen):
-    """Time of the largest value of one pixel, or -1."""
-    return max((t for t in range(len(seen)) if seen[t]), key=lambda t: index[t], default=-1)
+def largest_by_hand(index, seen, packing):
+    """Time of the largest physical value of one pixel's index, or -1; of equals the first."""
+    values = physical_values(index, packing)
+    return max((t for t in range(len(seen)) if seen[t]), key=values.__getitem__, default=-1)
 
 
 # ---- the Mann-Kendall family -----------------------------------------------------------

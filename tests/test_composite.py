@@ -179,7 +179,7 @@ def test_the_chosen_observation_is_that_of_plain_python(method, dtype, data):
         expected = (
             oracles.medoid_by_hand(series, clear[:, *at], codes[:-1])
             if method == "medoid"
-            else oracles.largest_by_hand(index[:, *at].astype(float), clear[:, *at])
+            else oracles.largest_by_hand(index[:, *at], clear[:, *at], codes[-1])
         )
         assert chosen[at] == expected
         for k, (band, code) in enumerate(zip(series, codes, strict=False)):
