@@ -2,7 +2,7 @@
 
 from minetrace.catalog.build import build_catalog
 from minetrace.catalog.config import FilePattern, Radiometry, Sign, SourceConfig
-from minetrace.catalog.identity import items_hash
+from minetrace.catalog.identity import item_hashes, items_hash
 from minetrace.catalog.policy import check_href, redact
 from minetrace.catalog.redirects import check_host, resolve
 from minetrace.catalog.search import covers, item_time, sample, search
@@ -11,6 +11,6 @@ from minetrace.catalog.source import Source, open_source
 
 __all__ = [
     "FilePattern", "Radiometry", "Sign", "Signer", "Source", "SourceConfig", "build_catalog",
-    "check_host", "check_href", "covers", "item_time", "items_hash", "open_source", "redact",
-    "resolve", "sample", "search",
+    "check_host", "check_href", "covers", "item_hashes", "item_time", "items_hash", "open_source",
+    "redact", "resolve", "sample", "search",
 ]  # fmt: skip

@@ -38,7 +38,7 @@ class Source:
     part_of: frozenset[str | None] = frozenset()
     """Collections of the whole catalogue, where the items are a part of it only."""
 
-    @property
+    @cached_property
     def collections(self) -> frozenset[str | None]:
         """Collections of a catalogue whose items are here."""
         return self.part_of or frozenset(item.collection_id for item in self.items)

@@ -18,7 +18,7 @@ import pandas as pd
 from shapely.geometry import box
 
 from minetrace._version import __version__
-from minetrace.catalog import Source, items_hash, redact
+from minetrace.catalog import Source, redact
 from minetrace.cubes import Sources, open_legend, open_sources
 from minetrace.errors import (
     InputError,
@@ -33,7 +33,8 @@ from minetrace.run.budget import budget
 from minetrace.run.commit import Entry, Manifest
 from minetrace.run.failures import Failure, failure, failure_frame, window_text
 from minetrace.run.gather import write_tables
-from minetrace.run.plan import MAPS, Unit, plan_units, unit_key
+from minetrace.run.keys import unit_keys
+from minetrace.run.plan import MAPS, Unit, plan_units
 from minetrace.run.schedule import each_done
 from minetrace.run.work import Jobs, Work
 from minetrace.schema import FAILURES, SITES, Recipe, check_table, load_recipe
@@ -147,8 +148,7 @@ def run_sites(
         budget(sites, units, plan, opened, units_at_once=at_once).require(memory)
     manifest = Manifest(Path(out))
     manifest.sweep()
-    settings = (plan.fingerprint, _legend_text(plan), *_source_texts(opened), __version__)
-    keys = {unit.id: unit_key(sites, unit, *settings) for unit in units}
+    keys = unit_keys(sites, units, plan, opened)
     entries: dict[str, Entry] = {}
     for unit in units:
         found = manifest.find(unit.id, keys[unit.id]) if resume else None
@@ -309,20 +309,6 @@ def _write_summary(out: Path, recipe: Recipe, entries: Sequence[Entry]) -> None:
     whole = path.with_suffix(".tmp")
     whole.write_text(json.dumps(summary, indent=1, sort_keys=True))
     whole.replace(path)
-
-
-def _legend_text(recipe: Recipe) -> str:
-    legend = open_legend(recipe)
-    return "" if legend is None else legend.fingerprint
-
-
-def _source_texts(sources: Mapping[str, Source]) -> list[str]:
-    """Items of static sources; an API's are found per unit, so only its settings are known."""
-    hashes = {id(source): items_hash(source.items) for source in sources.values()}
-    return [
-        f"{product} {source.config.model_dump_json()} {hashes[id(source)]}"
-        for product, source in sources.items()
-    ]
 
 
 def _report(progress: Progress | None, done: int, total: int, unit: str) -> None:

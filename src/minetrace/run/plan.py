@@ -14,7 +14,7 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from minetrace.catalog import Source
-from minetrace.grid import crosses_antimeridian
+from minetrace.grid import crosses_antimeridian, surroundings
 from minetrace.run.blocks import sites_that_share_blocks
 from minetrace.schema import Recipe
 
@@ -93,15 +93,9 @@ def single_units(
     ]
 
 
-def unit_key(sites: gpd.GeoDataFrame, unit: Unit, *settings: str) -> str:
-    """Key of everything a unit's results depend on: its sites and the given settings."""
-    digest = hashlib.sha256("\n".join((unit.product, *settings)).encode())
-    rows = sites.iloc[list(unit.rows)]
-    for site_id in rows["site_id"]:
-        digest.update(repr(site_id).encode())
-    for geometry in rows.geometry:
-        digest.update(geometry.wkb)
-    return digest.hexdigest()[:16]
+def place_of(unit: Unit, recipe: Recipe) -> BaseGeometry:
+    """What holds all items that a unit may need, EPSG:4326."""
+    return surroundings(unit.window, recipe.buffer_m) if recipe.buffer_m else unit.window
 
 
 def _by_cells(sites: gpd.GeoDataFrame, product: str) -> list[Unit]:

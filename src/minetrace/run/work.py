@@ -13,10 +13,9 @@ import geopandas as gpd
 
 from minetrace.catalog import Source
 from minetrace.errors import RunError
-from minetrace.grid import surroundings
 from minetrace.run.attempt import attempt
 from minetrace.run.commit import Entry, Manifest, write_unit
-from minetrace.run.plan import Unit
+from minetrace.run.plan import Unit, place_of
 from minetrace.schema import Recipe
 
 _log = logging.getLogger(__name__)
@@ -50,14 +49,11 @@ class Jobs(Sequence[Job]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         unit = self.units[index]
-        around = unit.window
-        if self.recipe.buffer_m:
-            around = surroundings(around, self.recipe.buffer_m)
         return Job(
             replace(unit, rows=tuple(range(len(unit.rows)))),
             self.keys[unit.id],
             self.sites.iloc[list(unit.rows)].reset_index(drop=True),
-            self.sources[unit.source].near(around),
+            self.sources[unit.source].near(place_of(unit, self.recipe)),
         )
 
 
