@@ -14,6 +14,7 @@ import numpy as np
 import pystac
 import pystac.stac_io
 from pydantic import ValidationError
+from pystac.utils import make_absolute_href
 from shapely import STRtree
 from shapely.geometry.base import BaseGeometry
 
@@ -238,8 +239,9 @@ def _load_static(config: SourceConfig, folder: Path) -> Source:
     if not path.is_file():
         raise SourceError(f"source {config.name!r}: there is no catalogue {path}")
     try:
-        root = pystac.Catalog.from_file(str(path), stac_io=_LocalIO(path.parent))
-        items = tuple(sorted(_walk(root), key=_order))
+        reader = _LocalIO(path.parent)
+        root = pystac.Catalog.from_file(str(path), stac_io=reader)
+        items = tuple(sorted(_walk(root, reader), key=_order))
     except SourceError:
         raise
     except (pystac.STACTypeError, pystac.STACError, KeyError, ValueError) as err:
@@ -252,10 +254,17 @@ def _load_static(config: SourceConfig, folder: Path) -> Source:
     return Source(config, folder, items)
 
 
-def _walk(catalog: pystac.Catalog) -> Iterator[pystac.Item]:
-    yield from catalog.get_items()
+def _walk(catalog: pystac.Catalog, reader: _LocalIO) -> Iterator[pystac.Item]:
+    here = catalog.get_self_href()
+    # Catalog.get_items ties each item to its catalogue and looks through all links for each
+    for link in catalog.get_item_links():
+        href = make_absolute_href(link.get_target_str() or "", here)
+        item = reader.read_stac_object(href)
+        if not isinstance(item, pystac.Item):
+            raise SourceError(f"{href} is linked as an item and is none")
+        yield item
     for child in catalog.get_children():
-        yield from _walk(child)
+        yield from _walk(child, reader)
 
 
 def _order(item: pystac.Item) -> tuple[str, str]:
