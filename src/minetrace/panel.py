@@ -79,13 +79,24 @@ def site_panel(
     >>> panel[["site_id", "year", "ndvi", "n_pixels"]].values.tolist()
     [['a', 2020, 0.5, 0.0]]
     """
+    moves = None if transitions is None else _over_covers(transitions)
     sites = check_table(sites, SITES)
-    if transitions is not None:
-        moves = check_table(transitions, TRANSITION_AREAS)
-        transitions = moves.groupby(_KEY, as_index=False)[_AREAS].sum()
+    panel = join_panel(sites, composition=composition, moves=moves, ndvi=ndvi, ntl=ntl)
+    return check_table(panel, SITE_PANEL)
+
+
+def join_panel(
+    sites: gpd.GeoDataFrame,
+    *,
+    composition: pd.DataFrame | None,
+    moves: pd.DataFrame | None,
+    ndvi: pd.DataFrame | None,
+    ntl: pd.DataFrame | None,
+) -> gpd.GeoDataFrame:
+    """`site_panel` of checked tables; ``moves`` are transitions summed over the cover types."""
     parts = [
         _keyed(composition, ["bsp", "n_pixels"], "composition", sites),
-        _keyed(transitions, _AREAS, "transitions", sites),
+        _keyed(moves, _AREAS, "transitions", sites),
         _keyed(ndvi, ["value"], "ndvi", sites).rename(columns={"value": "ndvi"}),
         _keyed(ntl, ["value"], "ntl", sites).rename(columns={"value": "ntl"}),
     ]
@@ -94,8 +105,7 @@ def site_panel(
     panel.loc[panel["n_pixels"] == 0, _AREAS] = np.nan
     panel["reclamation_rate"] = 1 - panel["bsp"]
     outlines = sites.set_index("site_id").geometry.reindex(panel["site_id"]).to_numpy()
-    joined = gpd.GeoDataFrame(panel[[*SITE_PANEL.columns]], geometry=outlines, crs=sites.crs)
-    return check_table(joined, SITE_PANEL)
+    return gpd.GeoDataFrame(panel[[*SITE_PANEL.columns]], geometry=outlines, crs=sites.crs)
 
 
 def site_table(
@@ -157,9 +167,22 @@ def site_table(
     >>> table[["ndvi_trend", "n_years_ndvi", "status"]].values.tolist()
     [[1, 5, 'closed']]
     """
+    moves = None if transitions is None else _over_covers(transitions)
     panel, sites = check_table(panel, SITE_PANEL), check_table(sites, SITES)
-    if transitions is not None:
-        transitions = check_table(transitions, TRANSITION_AREAS)
+    table = sum_up(panel, sites, composition=composition, moves=moves, status=status, change=change)
+    return check_table(table, SITE_TABLE)
+
+
+def sum_up(
+    panel: pd.DataFrame,
+    sites: gpd.GeoDataFrame,
+    *,
+    composition: pd.DataFrame | None,
+    moves: pd.DataFrame | None,
+    status: StatusRecipe,
+    change: ChangeRecipe,
+) -> gpd.GeoDataFrame:
+    """`site_table` of checked tables; ``moves`` are transitions summed over the cover types."""
     ids = pd.Index(sites["site_id"], name="site_id")
     trends = pd.concat([_trend(panel, name, ids, status) for name in _LAYERS], axis=1)
     verdict = classify_status(*(trends[f"{name}_trend"] for name in _LAYERS))
@@ -170,13 +193,13 @@ def site_table(
         stage=verdict.stage,
         status=verdict.status,
         conflict=verdict.conflict,
-        **_first_disturbance(transitions, observed, change).reindex(ids),
-        **_totals(transitions, sites, observed),
+        **_first_disturbance(moves, observed, change).reindex(ids),
+        **_totals(moves, observed),
         observed_share=observed / table["area_km2"],
     ).reset_index()
     first = [*SITE_TABLE.columns]
     rest = [c for c in table.columns if c not in (*first, "geometry")]
-    return check_table(table[[*first, *rest, "geometry"]], SITE_TABLE)
+    return table[[*first, *rest, "geometry"]]
 
 
 def write_geoparquet(frame: gpd.GeoDataFrame, path: str | Path) -> Path:
@@ -298,29 +321,31 @@ def _observed(composition: pd.DataFrame | None, sites: gpd.GeoDataFrame) -> pd.S
     return land["observed_km2"].groupby(level="site_id").max()
 
 
+def _over_covers(transitions: pd.DataFrame) -> pd.DataFrame:
+    """Areas of all cover types together, by site and year in order."""
+    checked = check_table(transitions, TRANSITION_AREAS)
+    how = dict.fromkeys((*_AREAS, *_UNIQUE), "sum") | {"interval_years": "first"}
+    return checked.groupby(_KEY, as_index=False).agg(how)
+
+
 def _first_disturbance(
-    transitions: pd.DataFrame | None, observed: pd.Series, change: ChangeRecipe
+    moves: pd.DataFrame | None, observed: pd.Series, change: ChangeRecipe
 ) -> pd.DataFrame:
     """First layer at which the ground disturbed so far reaches the share, by site."""
     names = {"year": "first_disturbance_year", "interval_years": "first_disturbance_interval"}
-    if transitions is None:
+    if moves is None:
         return pd.DataFrame(columns=list(names.values()), dtype="Int64")
-    layers = transitions.groupby(_KEY, as_index=False).agg(
-        {"development_unique_km2": "sum", "interval_years": "first"}
-    )
-    so_far = layers.groupby("site_id")["development_unique_km2"].cumsum()
-    needed = change.first_disturbance_share * observed.reindex(layers["site_id"]).to_numpy()
-    begun = layers[(so_far >= needed) & (so_far > 0)].drop_duplicates("site_id")
+    so_far = moves.groupby("site_id")["development_unique_km2"].cumsum()
+    needed = change.first_disturbance_share * observed.reindex(moves["site_id"]).to_numpy()
+    begun = moves[(so_far >= needed) & (so_far > 0)].drop_duplicates("site_id")
     return begun.set_index("site_id")[list(names)].rename(columns=names).astype("Int64")
 
 
-def _totals(
-    transitions: pd.DataFrame | None, sites: gpd.GeoDataFrame, observed: pd.Series
-) -> pd.DataFrame:
-    """Areas summed over covers and layers; NaN where no land cover was observed."""
-    if transitions is None:
+def _totals(moves: pd.DataFrame | None, observed: pd.Series) -> pd.DataFrame:
+    """Areas summed over the layers; NaN where no land cover was observed."""
+    if moves is None:
         return pd.DataFrame(np.nan, index=observed.index, columns=[*_AREAS, *_UNIQUE])
-    sums = transitions.groupby("site_id")[[*_AREAS, *_UNIQUE]].sum()
+    sums = moves.groupby("site_id")[[*_AREAS, *_UNIQUE]].sum()
     return sums.reindex(observed.index).where(observed > 0)
 
 

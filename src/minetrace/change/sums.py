@@ -6,6 +6,7 @@ however the cells of a site are divided, its parts add up to the same numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,14 @@ class LandSums:
         return LandAccount(
             composition_table(site_ids, years, self.kinds), self._transitions(site_ids, years)
         )
+
+    def moves(self, site_ids: Collection[str], years: NDArray[np.int64]) -> pd.DataFrame:
+        """Transitions of all cover types together, one row a site and layer from the second on."""
+        keys = {"site_id": site_ids, "year": years[1:]}
+        areas = self.flows[:, 1:].sum(axis=2)
+        table = keyed_table(keys, {name: areas[..., k] for k, name in enumerate(FLOWS)})
+        table["interval_years"] = _intervals(years, self.kinds[..., Kind.CROPLAND :, 0]).ravel()
+        return table
 
     def _transitions(self, site_ids: Collection[str], years: NDArray[np.int64]) -> pd.DataFrame:
         keys = {"site_id": site_ids, "year": years[1:], "cover": COVERS}
@@ -97,9 +106,16 @@ def keyed_table(
     keys: Mapping[str, Collection[Any]], values: Mapping[str, NDArray[np.float64]]
 ) -> pd.DataFrame:
     """One row for each combination of the keys, in their order."""
-    index = pd.MultiIndex.from_product(list(keys.values()), names=list(keys))
-    table = pd.DataFrame({name: a.ravel() for name, a in values.items()}, index).reset_index()
-    return table.astype({k: "int64" if k in ("year", "code") else "str" for k in keys})
+    sizes = [len(part) for part in keys.values()]
+    total, outer = math.prod(sizes), 1
+    table: dict[str, Any] = {}
+    for (name, part), size in zip(keys.items(), sizes, strict=True):
+        kind = "int64" if name in ("year", "code") else "str"
+        inner = total // max(outer * size, 1)
+        place = np.tile(np.repeat(np.arange(size), inner), outer)
+        table[name] = pd.Series(list(part), dtype=kind).array.take(place)
+        outer *= size
+    return pd.DataFrame(table | {name: a.ravel() for name, a in values.items()})
 
 
 def _intervals(years: NDArray[np.int64], seen: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
 
+from minetrace.change.sums import keyed_table
 from minetrace.errors import RunError
-from minetrace.panel import site_panel, site_table, written_whole
+from minetrace.panel import join_panel, sum_up, written_whole
 from minetrace.run.failures import Failure, failure
-from minetrace.run.rows import land_sums_of, map_rows, same_years
-from minetrace.schema import TRANSITION_AREAS, Recipe, check_table
+from minetrace.run.rows import SiteRows, join_rows, land_sums_of, map_rows, same_years
+from minetrace.schema import SITE_PANEL, SITE_TABLE, TRANSITION_AREAS, Recipe, check_table
 
-BATCH = 2000
-"""Sites whose tables are in memory at once."""
+_P = TypeVar("_P")
+_R = TypeVar("_R")
+
+BATCH = 1000
+"""Sites whose tables are made at once; those of three such batches are in memory."""
 PARTIAL = 0.99
 """A site of which less than this share was ever observed is recorded as a gap."""
 
@@ -60,9 +67,8 @@ def write_tables(
     ):
         panels, tables = _Geo(panel_file, sites), _Geo(table_file, sites)
         moves = _Plain(moves_file)
-        for start in range(0, len(ordered), BATCH):
-            part = ordered.iloc[start : start + BATCH]
-            made = _batch(part, recipe, index)
+        parts = (ordered.iloc[i : i + BATCH] for i in range(0, len(ordered), BATCH))
+        for made in _ahead(lambda part: _batch(part, recipe, index), parts):
             failures += made.failures
             if made.table is not None:
                 traced |= set(made.table["site_id"])
@@ -84,6 +90,18 @@ def write_tables(
     return traced, new
 
 
+def _ahead(make: Callable[[_P], _R], parts: Iterable[_P]) -> Iterator[_R]:
+    """Call a function with each part, the next one's call going on beside what takes the result."""
+    with ThreadPoolExecutor(2) as pool:
+        hand: deque[Future[_R]] = deque()
+        for part in parts:
+            hand.append(pool.submit(make, part))
+            if len(hand) > 1:
+                yield hand.popleft().result()
+        while hand:
+            yield hand.popleft().result()
+
+
 @dataclass(frozen=True, eq=False)
 class _Batch:
     failures: list[Failure]
@@ -96,65 +114,75 @@ class _Index:
     """Rows of a product in all files, by site."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.tables = [map_rows(path) for path in paths]
+        self.parts = [part for path in paths for part in same_years(map_rows(path))]
         self.at = {
             site_id: (k, i)
-            for k, table in enumerate(self.tables)
-            for i, site_id in enumerate(table["site_id"].to_pylist())
+            for k, part in enumerate(self.parts)
+            for i, site_id in enumerate(part.site_ids)
         }
 
-    def rows(self, site_ids: Sequence[str]) -> pa.Table | None:
-        """Rows of the sites that there are, in their order."""
+    def rows(self, site_ids: Sequence[str]) -> list[SiteRows]:
+        """Rows of the sites that there are, those with the same years together."""
         found: dict[int, list[int]] = {}
         for site_id in site_ids:
             if site_id in self.at:
                 k, i = self.at[site_id]
                 found.setdefault(k, []).append(i)
-        if not found:
-            return None
-        return pa.concat_tables([self.tables[k].take(rows) for k, rows in found.items()])
+        alike: dict[bytes, list[tuple[SiteRows, list[int]]]] = {}
+        for k, rows in found.items():
+            part = self.parts[k]
+            alike.setdefault(part.years.tobytes(), []).append((part, rows))
+        return [join_rows(parts) for parts in alike.values()]
 
 
 def _batch(sites: gpd.GeoDataFrame, recipe: Recipe, index: Mapping[str, _Index]) -> _Batch:
     ids = sites["site_id"].tolist()
-    frames: dict[str, pd.DataFrame | None] = {}
-    moves = None
-    for product, known in index.items():
-        rows = known.rows(ids)
-        if rows is None:
-            frames[product] = None
-        elif product == "landcover":
-            accounts = [land_sums_of(r).account(r.site_ids, r.years) for r in same_years(rows)]
-            frames[product] = pd.concat([a.composition for a in accounts], ignore_index=True)
-            moves = pd.concat([a.transitions for a in accounts], ignore_index=True)
-        else:
-            frames[product] = _means(rows)
+    rows = {product: known.rows(ids) for product, known in index.items()}
+    land = [(r, land_sums_of(r)) for r in rows.pop("landcover", [])]
+    accounts = [sums.account(r.site_ids, r.years) for r, sums in land]
+    frames = {product: _means(found) for product, found in rows.items()}
+    composition = _joined(a.composition for a in accounts)
+    if "landcover" in index:
+        frames["landcover"] = composition
     seen = _observed(sites, frames)
     where = dict(zip(ids, (_where(g) for g in sites.geometry), strict=True))
-    failures = [f for p, frame in frames.items() for f in _site_gaps(p, frame, seen, where)]
+    failures = [f for p in index for f in _site_gaps(p, frames[p], seen, where)]
     failures += [failure(s, _OUTSIDE, where[s]) for s in ids if s not in seen]
     kept = sites[sites["site_id"].isin(seen)]
     if kept.empty:
         return _Batch(failures)
-    composition, green, lights = (
-        _only(frames.get(name), seen) for name in ("landcover", "imagery", "lights")
-    )
-    moves = _only(moves, seen)
-    panel = site_panel(kept, composition=composition, transitions=moves, ndvi=green, ntl=lights)
-    table = site_table(
-        panel, kept, composition=composition, transitions=moves,
+    composition, green, lights, moves = (
+        _only(frame, seen)
+        for frame in (
+            composition, frames.get("imagery"), frames.get("lights"),
+            _joined(sums.moves(r.site_ids, r.years) for r, sums in land),
+        )
+    )  # fmt: skip
+    panel = join_panel(kept, composition=composition, moves=moves, ndvi=green, ntl=lights)
+    panel = check_table(panel, SITE_PANEL)
+    table = sum_up(
+        panel, kept, composition=composition, moves=moves,
         status=recipe.status, change=recipe.change,
     )  # fmt: skip
     part = table[table["observed_share"] < PARTIAL]
     for site_id, share in zip(part["site_id"], part["observed_share"], strict=True):
         reason = f"only {share:.1%} of the site is covered by land cover"
         failures.append(failure(site_id, reason, where[site_id], asset="landcover"))
-    if moves is None:
-        moves = pd.DataFrame(
+    transitions = _only(_joined(a.transitions for a in accounts), seen)
+    if transitions is None:
+        transitions = pd.DataFrame(
             {name: pd.Series(dtype=str(c.dtype)) for name, c in TRANSITION_AREAS.columns.items()}
         )
-    moves = moves.sort_values(["site_id", "year"], kind="stable", ignore_index=True)
-    return _Batch(failures, panel, table, check_table(moves, TRANSITION_AREAS))
+    return _Batch(failures, panel, check_table(table, SITE_TABLE), transitions)
+
+
+def _joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame | None:
+    """One table of several, by site and year; each is in that order."""
+    parts = list(frames)
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    both = pd.concat(parts, ignore_index=True)
+    return both.sort_values(["site_id", "year"], kind="stable", ignore_index=True)
 
 
 _OUTSIDE = (
@@ -163,15 +191,8 @@ _OUTSIDE = (
 )
 
 
-def _means(rows: pa.Table) -> pd.DataFrame:
-    parts = []
-    for group in same_years(rows):
-        key = {
-            "site_id": np.repeat(np.array(group.site_ids, object), group.years.size),
-            "year": np.tile(group.years, len(group.site_ids)),
-        }
-        parts.append(pd.DataFrame(key | {n: v.ravel() for n, v in group.series.items()}))
-    return pd.concat(parts, ignore_index=True).astype({"site_id": "str"})
+def _means(rows: Sequence[SiteRows]) -> pd.DataFrame | None:
+    return _joined(keyed_table({"site_id": r.site_ids, "year": r.years}, r.series) for r in rows)
 
 
 def _site_gaps(
@@ -204,11 +225,16 @@ def _observed(sites: gpd.GeoDataFrame, frames: Mapping[str, pd.DataFrame | None]
 
 
 def _only(frame: pd.DataFrame | None, seen: set[str]) -> pd.DataFrame | None:
-    return None if frame is None else frame[frame["site_id"].isin(seen)]
+    if frame is None or seen.issuperset(frame["site_id"].unique()):
+        return frame
+    return frame[frame["site_id"].isin(seen)]
 
 
 def _where(geometry: Any) -> str:
     return ",".join(f"{v:.5f}" for v in geometry.bounds)
+
+
+_BBOX = ("xmin", "ymin", "xmax", "ymax")
 
 
 class _Plain:
@@ -236,20 +262,33 @@ class _Geo(_Plain):
 
     def __init__(self, file: Any, sites: gpd.GeoDataFrame) -> None:
         super().__init__(file)
-        self._bounds = [float(v) for v in sites.total_bounds]
-        self._types = sorted(set(sites.geom_type))
+        self._sites = sites
+        self._schema: pa.Schema | None = None
 
     def add(self, frame: gpd.GeoDataFrame) -> None:
-        whole = io.BytesIO()
-        frame.to_parquet(
-            whole, index=False, compression=None, schema_version="1.1.0", write_covering_bbox=True
+        if self._schema is None:
+            self._schema = self._schema_of(frame.iloc[:1])
+        # a site's outline is written once a year, but made into bytes once
+        row, _ = pd.factorize(frame["site_id"])
+        first = np.unique(row, return_index=True)[1]
+        outlines = frame.geometry.to_numpy()[first]
+        sides = (pa.array(side) for side in shapely.bounds(outlines).T)
+        geometry = pa.array(shapely.to_wkb(outlines), pa.binary())
+        table = pa.Table.from_pandas(
+            pd.DataFrame(frame.drop(columns="geometry")), preserve_index=False
         )
-        table = pq.read_table(whole)
-        metadata = dict(table.schema.metadata)
+        table = table.append_column("geometry", geometry.take(row))
+        table = table.append_column("bbox", pa.StructArray.from_arrays(sides, _BBOX).take(row))
+        self._write(table.cast(self._schema))
+
+    def _schema_of(self, frame: gpd.GeoDataFrame) -> pa.Schema:
+        whole = io.BytesIO()
+        frame.to_parquet(whole, index=False, schema_version="1.1.0", write_covering_bbox=True)
+        schema = pq.read_schema(whole)
+        metadata = dict(schema.metadata)
         geo = json.loads(metadata[b"geo"])
         column = geo["columns"][geo["primary_column"]]
-        # those of all batches: the first one's are in the file's head
-        column["bbox"] = self._bounds
-        column["geometry_types"] = self._types
-        metadata[b"geo"] = json.dumps(geo).encode()
-        self._write(table.replace_schema_metadata(metadata))
+        # those of all batches
+        column["bbox"] = [float(v) for v in self._sites.total_bounds]
+        column["geometry_types"] = sorted(set(self._sites.geom_type))
+        return schema.with_metadata(metadata | {b"geo": json.dumps(geo).encode()})

@@ -66,18 +66,30 @@ def map_rows(path: Path) -> pa.Table:
 
 
 def same_years(table: pa.Table) -> list[SiteRows]:
-    """Rows of a table, those with the same years together, in the order of the first of each."""
+    """Rows of a table, those with the same years together, in the order of the first of each.
+
+    Where all have the same years, the series are a view of the table.
+    """
     groups: dict[bytes, list[int]] = {}
     for i, years in enumerate(table["years"]):
         groups.setdefault(np.asarray(years.values, np.int64).tobytes(), []).append(i)
+    names = [n for n in table.column_names if n not in ("site_id", "years")]
     out = []
     for key, at in groups.items():
-        part = table.take(at).combine_chunks()
-        names = [n for n in table.column_names if n not in ("site_id", "years")]
+        part = (table if len(groups) == 1 else table.take(at)).combine_chunks()
         series = {n: _flat(part[n]).reshape(len(at), -1) for n in names}
-        ids = part["site_id"].to_pylist()
-        out.append(SiteRows(ids, np.frombuffer(key, np.int64), series))
+        out.append(SiteRows(part["site_id"].to_pylist(), np.frombuffer(key, np.int64), series))
     return out
+
+
+def join_rows(parts: Sequence[tuple[SiteRows, Sequence[int]]]) -> SiteRows:
+    """Some rows of each of several parts that have the same years, in the order of site ids."""
+    first, ids = parts[0][0], [part.site_ids[i] for part, at in parts for i in at]
+    order = np.argsort(np.array(ids), kind="stable")
+    series = {}
+    for name in first.series:
+        series[name] = np.concatenate([part.series[name][at] for part, at in parts])[order]
+    return SiteRows([ids[i] for i in order], first.years, series)
 
 
 def _lists(values: NDArray[np.generic]) -> pa.ListArray:
@@ -87,5 +99,7 @@ def _lists(values: NDArray[np.generic]) -> pa.ListArray:
 
 
 def _flat(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return np.concatenate(parts) if parts else np.empty(0)
+    if column.num_chunks == 0:
+        return np.empty(0)
+    values: NDArray[np.float64] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return values
