@@ -49,11 +49,12 @@ class Source:
         """Short name, recorded in every cube."""
         return self.config.name
 
-    @property
+    @cached_property
     def roots(self) -> tuple[Path, ...]:
-        """Folders that local assets may lie in."""
-        extra = tuple(self.folder / r for r in self.config.roots)
-        return (self.path.parent, *extra) if self.config.kind in _LOCAL else extra
+        """Folders that local assets may lie in, without links."""
+        extra = [self.folder / r for r in self.config.roots]
+        own = [self.path.parent] if self.config.kind in _LOCAL else []
+        return tuple(root.resolve() for root in (*own, *extra))
 
     @property
     def path(self) -> Path:

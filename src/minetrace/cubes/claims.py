@@ -73,8 +73,7 @@ def stated_grid(item: pystac.Item, key: str) -> GeoBox | None:
     crs = _crs_text(item, key)
     if crs is None:
         return None
-    affine = Affine(*(float(v) for v in transform[:6]))
-    return GeoBox((int(shape[0]), int(shape[1])), affine, crs_of(crs))
+    return _grid((int(shape[0]), int(shape[1])), tuple(float(v) for v in transform[:6]), crs)
 
 
 def load_dtype(source: Source, code: Claim) -> np.dtype[Any]:
@@ -160,6 +159,11 @@ def _crs_text(item: pystac.Item, key: str) -> str | None:
 def same_crs(opened: rasterio.DatasetReader, crs: str) -> bool:
     """Whether a file is in a CRS, given as text."""
     return opened.crs is not None and _same_crs(opened.crs.to_wkt(), crs)
+
+
+@lru_cache(maxsize=256)
+def _grid(shape: tuple[int, int], transform: tuple[float, ...], crs: str) -> GeoBox:
+    return GeoBox(shape, Affine(*transform), crs_of(crs))
 
 
 @lru_cache(maxsize=256)

@@ -50,7 +50,7 @@ def native_grid(items: Sequence[pystac.Item], keys: str | Sequence[str]) -> GeoB
             raise GridError(f"item {item.id!r} has no CRS (proj:code)")
         if shared is None:
             shared = finest
-        elif not same_lattice(shared, finest):
+        elif finest is not shared and not same_lattice(shared, finest):
             raise GridError(
                 f"item {item.id!r} lies on another pixel lattice than {items[0].id!r}; give "
                 "imagery a grid of its own (crs = 'utm' and a resolution: only items of another "

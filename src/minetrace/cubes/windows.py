@@ -50,8 +50,9 @@ class _Target(NamedTuple):
     """Where layers are laid down."""
 
     windows: Sequence[GeoBox]
-    starts: NDArray[np.int64]
-    """int64 ``(window + 1,)``."""
+    shapes: Sequence[tuple[int, int]]
+    starts: Sequence[int]
+    """First pixel of each window, and the end of the last."""
     stored: NDArray[Any]
     """``(time, pixel)`` as stored."""
     fills: Sequence[float | None]
@@ -60,7 +61,7 @@ class _Target(NamedTuple):
     def of(self, step: int, window: int) -> NDArray[Any]:
         """Pixels ``(y, x)`` of a window in a layer, to be written to."""
         part = self.stored[step, self.starts[window] : self.starts[window + 1]]
-        return part.reshape(self.windows[window].shape)
+        return part.reshape(self.shapes[window])
 
 
 def read_codes(
@@ -100,10 +101,11 @@ def read_codes(
     dtype = np.result_type(*{load_dtype(source, code) for code in claims})
     fills = [claims[i].nodata for i in first]
     starts = np.cumsum([0, *(w.shape[0] * w.shape[1] for w in windows)])
-    stored = np.empty((years.size, int(starts[-1])), dtype)
+    stored = np.zeros((years.size, int(starts[-1])), dtype)
     for layer, fill in zip(stored, fills, strict=True):
-        layer[:] = 0 if fill is None else fill
-    target = _Target(windows, starts, stored, fills)
+        if fill:
+            layer[:] = fill
+    target = _Target(windows, [w.shape.yx for w in windows], starts.tolist(), stored, fills)
     files: dict[tuple[int, str], list[_Layer]] = {}
     for i, code in enumerate(claims):
         # the second items of their years come after all first ones

@@ -157,7 +157,8 @@ def run_sites(
         else:
             manifest.forget(unit.id, keys[unit.id])
     reused = len(entries)
-    todo = [unit for unit in units if unit.id not in entries]
+    # the largest first: towards the end small ones are left, and all workers have some
+    todo = sorted((u for u in units if u.id not in entries), key=lambda u: -len(u.rows))
     _report(progress, reused, len(units), "")
     work = Work(plan, Path(out).resolve())
     jobs = Jobs(todo, keys, sites, plan, opened)
@@ -241,8 +242,9 @@ def _finish(
         folder = manifest.files(entry)
         if (folder / "rows.arrow").is_file():
             files[entry.product].append(folder / "rows.arrow")
-        table = read_table(folder / "failures.parquet").astype(object)
-        known += [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+        if (folder / "failures.parquet").is_file():
+            table = read_table(folder / "failures.parquet").astype(object)
+            known += [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
     for product in (p for p in recipe.products if not files[p]):
         failed = [row for row in known if row["asset"] == product and row["site_id"] is not None]
         if len({row["site_id"] for row in failed}) == len(sites):

@@ -19,7 +19,7 @@ from minetrace.cubes.claims import stated_grid
 from minetrace.cubes.windows import block_shape
 from minetrace.errors import GridError, SourceError
 from minetrace.grid import crop_native, to_pixels
-from minetrace.run.windows import Rects, blocks_of
+from minetrace.run.windows import Rects, blocks_of, number_blocks
 from minetrace.schema import Recipe
 
 _SLACK = 1e-6
@@ -65,9 +65,9 @@ def sites_that_share_blocks(
         near = np.sort(tree.query(footprint(tile.items[0]), predicate="intersects"))
         rects, placed = site_rects(tile.grid, geometries[near])
         which, place = blocks_of(rects, shape)
-        _, number = np.unique(place, axis=0, return_inverse=True)
+        number = number_blocks(place)
         site.append(near[placed][which])
-        block.append(n + n_block + number.ravel())
+        block.append(n + n_block + number)
         n_block += int(number.max(initial=-1)) + 1
     if not site:
         return np.arange(n)

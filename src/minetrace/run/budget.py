@@ -19,7 +19,7 @@ from minetrace.errors import RunError, SourceError
 from minetrace.run.blocks import Tile, site_rects, tiles_of
 from minetrace.run.landcover import BATCH_BYTES
 from minetrace.run.plan import Unit
-from minetrace.run.windows import blocks_of
+from minetrace.run.windows import count_blocks
 from minetrace.schema import COVERS, ImageryRecipe, Kind, Recipe
 
 PROCESS_BYTES = 700 * 2**20
@@ -114,8 +114,7 @@ def _blocks_in(tile: Tile, sites: gpd.GeoDataFrame, source: Source) -> tuple[int
     height, width = tile.grid.shape
     inside = (rects[:, 1] > 0) & (rects[:, 0] < height) & (rects[:, 3] > 0) & (rects[:, 2] < width)
     rects = np.clip(rects[inside], 0, [height, height, width, width])
-    _, places = blocks_of(rects, shape)
-    n = len(np.unique(places, axis=0))
+    n = count_blocks(rects, shape)
     of_file = math.ceil(height / shape[0]) * math.ceil(width / shape[1])
     key, pixels, files = source.asset_key("landcover"), 0, set()
     for item in tile.items:

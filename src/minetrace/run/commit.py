@@ -170,10 +170,11 @@ def write_unit(
     failures: Sequence[Failure],
     maps: Sequence[xr.Dataset],
 ) -> None:
-    """Write a unit's files: ``rows.arrow`` unless there are none, failures, maps."""
+    """Write a unit's files: ``rows.arrow``, ``failures.parquet``, maps; none that is empty."""
     if rows:
         write_rows(pa.concat_tables([r.table() for r in rows]), folder / "rows.arrow")
-    write_table(failure_frame(failures), folder / "failures.parquet")
+    if failures:
+        write_table(failure_frame(failures), folder / "failures.parquet")
     for i, dataset in enumerate(maps):
         _write_map(dataset, folder / f"map{i}.tif")
 

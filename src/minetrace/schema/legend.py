@@ -11,6 +11,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -154,9 +155,15 @@ def load_legend(legend: str | Path | Legend) -> Legend:
         return legend
     path = shipped_file("legends", legend, LegendError)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _parse(path, path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise LegendError(f"{path} is not valid TOML: {err}") from err
+
+
+@lru_cache(maxsize=32)
+def _parse(path: Path, text: str) -> Legend:
+    """Legend of a file's text; kept, since a run asks for it in every unit."""
+    data = tomllib.loads(text)
     unknown = set(data) - {"name", "title", "source", "class"}
     if unknown:
         raise LegendError(
