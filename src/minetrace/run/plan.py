@@ -168,6 +168,6 @@ def _alone(sites: gpd.GeoDataFrame, product: str, row: int) -> Unit:
 
 
 def _unit(sites: gpd.GeoDataFrame, product: str, name: str, rows: list[int]) -> Unit:
-    shapes = sites.geometry.iloc[rows]
-    window = shapes.iloc[0] if len(rows) == 1 else box(*shapes.total_bounds)
+    shapes = sites.geometry.array[rows]
+    window = shapes[0] if len(rows) == 1 else box(*shapes.total_bounds)
     return Unit(f"{product}-{name}", product, tuple(rows), window)
