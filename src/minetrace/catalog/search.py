@@ -23,7 +23,7 @@ from minetrace.catalog.source import Source
 from minetrace.catalog.web import StacIO
 from minetrace.errors import SourceError
 
-__all__ = ["covers", "footprint", "item_time", "sample", "search"]
+__all__ = ["covers", "footprint", "in_utc", "item_time", "sample", "search"]
 
 MAX_ITEMS = 20_000
 """Most items of one search; more is a request for a whole country."""
@@ -113,11 +113,25 @@ def sample(source: Source, *, collection: str | None = None) -> pystac.Item | No
 
 
 def item_time(item: pystac.Item) -> dt.datetime:
-    """Moment of an item: its datetime, or the start of its range."""
+    """Moment of an item in UTC: its datetime, or the start of its range.
+
+    A time without a zone is one of UTC, as STAC has it.
+
+    Examples
+    --------
+    >>> item_time(pystac.Item("a", None, None, dt.datetime(2019, 12, 31, 23), {})).isoformat()
+    '2019-12-31T23:00:00+00:00'
+    """
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
         raise SourceError(f"item {item.id!r} has neither datetime nor start_datetime")
-    return moment
+    return in_utc(moment)
+
+
+def in_utc(moment: dt.datetime) -> dt.datetime:
+    """The same moment in UTC, which is also the zone of what names none."""
+    # astimezone would take it for local time
+    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
 
 
 def covers(item: pystac.Item, geometry: BaseGeometry) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -171,7 +170,7 @@ def open_days(
     if part.keep_bright and part.mask is None:
         raise RecipeError("keep_bright undoes part of a mask: name the mask")
     days = _solar_days(items, geobox)
-    times = [item_time(day[0]).astimezone(dt.UTC).replace(tzinfo=None) for day in days]
+    times = [item_time(day[0]).replace(tzinfo=None) for day in days]
     made = _load(source, days, part, geobox, chunks, engine)
     return Days(np.array(times, "datetime64[ns]"), *made)
 
