@@ -35,7 +35,7 @@ def check_source(name: str, collection: str | None) -> bool:
     if config.title:
         console.out.print(config.title, markup=False, soft_wrap=True)
     if config.kind == "files":
-        kinds = [(f.variable or ", ".join(f.variables), f.match) for f in config.files]
+        kinds = [(f.variable or ", ".join(f.variables or f.fields), f.match) for f in config.files]
         console.table(pd.DataFrame(kinds, columns=["variable", "files named"]), config.name)
         console.out.print(
             f"download them from {config.href}, then: minetrace catalog build --source "
