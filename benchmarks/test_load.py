@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import xarray as xr
 from rasterio.windows import Window
-from turns import seconds
+from turns import processor_ratio, seconds
 
 from minetrace.cubes import load_layers
 from minetrace.cubes.imagery import imagery_node
@@ -128,6 +128,9 @@ def test_load_of_a_site(benchmark, scenes, bands, window):
     info["of_which_to_build_the_graph"] = times["opening"] * 1e3
     info["times_the_pool"] = times["ours"] / times["pool"]
     info["times_the_pool_once_the_graph_is_built"] = times["computing"] / times["pool"]
+    info["times_the_processor_time_of_the_pool"] = processor_ratio(
+        15, lambda: load().compute(), lambda: by_hand(items, bands, corner)
+    )
     info["times_faster_than_stackstac"] = times["stackstac"] / times["ours"]
     info["times_faster_than_rioxarray"] = times["rioxarray"] / times["ours"]
     info["tasks"] = len(dict(lazy.__dask_graph__()))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
+from statistics import median
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -19,6 +20,20 @@ def seconds(repeats, **calls):
             call()
             least[name] = min(least[name], perf_counter() - start)
     return least
+
+
+def processor_ratio(repeats, call, peer):
+    """Processor time of a call as a multiple of a peer's: the median of pairs one after the other.
+
+    What else runs on the machine hardly counts, unlike in `seconds`.
+    """
+
+    def spent(do):
+        start = process_time()
+        do()
+        return process_time() - start
+
+    return median(spent(call) / spent(peer) for _ in range(repeats))
 
 
 def in_two_threads(call, values, axis=-1):

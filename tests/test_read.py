@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import sys
+from operator import itemgetter
 from pathlib import Path
 
 import dask
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from distributed import Client, LocalCluster, futures_of
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -457,6 +459,62 @@ def test_other_processes_raise(scene, tmp_path):
         read(source, items[1:2])
     assert rows == []
     assert caught.value.item == "s1"
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A worker process of a cluster; the default client while a test uses it."""
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):  # fmt: skip
+        yield client
+
+
+def test_failures_on_a_cluster_become_listed_gaps(scene, tmp_path, client):
+    """The same rows and gaps as on threads, there as soon as the result is."""
+    source, items = spoiled(scene, tmp_path)
+    with failures() as near:
+        expected = read(source, items, chunks={"y": 150, "x": 150})
+    with client.as_current(), failures() as rows:
+        got = read(source, items, chunks={"y": 150, "x": 150})
+        at_once = list(rows)
+    np.testing.assert_array_equal(got, expected)
+    in_order = itemgetter("window")
+    assert near
+    assert sorted(at_once, key=in_order) == sorted(rows, key=in_order) == sorted(near, key=in_order)
+
+
+def test_workers_raise_where_nobody_listens(scene, tmp_path, client):
+    source, items = spoiled(scene, tmp_path)
+    with client.as_current():
+        strict = load_layers(source, items[1:2], ["red"], HERE).red
+        with failures() as rows:
+            late = load_layers(source, items[1:2], ["red"], HERE).red
+            with pytest.raises(ReadError, match="item 's1'"):
+                strict.compute()
+        with pytest.raises(ReadError, match=r"item 's1', asset 'red'.*in the window") as caught:
+            late.compute()
+    with failures() as unheard:
+        early = load_layers(source, items[1:2], ["red"], HERE).red
+        with client.as_current(), pytest.raises(ReadError, match="item 's1'"):
+            early.compute()
+    assert rows == unheard == []
+    assert (caught.value.item, caught.value.asset) == ("s1", "red")
+    assert caught.value.window is not None
+
+
+def test_rows_on_their_way_are_waited_for(scene, tmp_path, client):
+    """A computation left to run: each block either became a listed gap, or an error."""
+    source, items = spoiled(scene, tmp_path)
+    with client.as_current():
+        with failures() as rows:
+            lazy = load_layers(source, items[1:2], ["red"], HERE, chunks={"y": 100, "x": 100}).red
+            futures = futures_of(lazy.persist())
+        whole = [f.result() for f in futures if f.exception() is None]
+    assert len(rows) >= sum(not block.any() for block in whole)
 
 
 # ── graphs ───────────────────────────────────────────────────────────────────────────────────

@@ -6,17 +6,21 @@ import copy
 import json
 import logging
 import pickle
+import time
 from collections import deque
 from pathlib import Path
 
+import numpy as np
 import pystac
 import pystac_client
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
 from shapely.geometry import MultiPolygon, Point, box, shape
 
-from minetrace.catalog import open_source, search, web
+from minetrace.catalog import item_time, open_source, search, web
+from minetrace.cubes.steps import time_steps
 from minetrace.errors import SourceError, UnavailableError
 from stac_api import FAULTS, seconds, serve_stac, stac_item
 
@@ -421,3 +425,34 @@ def test_an_item_that_is_broken_is_named(tmp_path: Path, broken: dict):
         source = open_source(write_source(tmp_path, api.url))
         with pytest.raises(SourceError, match=r"odd-one|7"):
             search(source, HERE, (2018, 2021))
+
+
+@pytest.fixture
+def sao_paulo(monkeypatch):
+    """A process three hours behind UTC."""
+    monkeypatch.setenv("TZ", "America/Sao_Paulo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2020-01-01T00:30:00", "2020-01-01T00:30:00+00:00"),
+        ("2020-01-01T00:30:00Z", "2020-01-01T00:30:00+00:00"),
+        ("2019-12-31T21:30:00-03:00", "2020-01-01T00:30:00+00:00"),
+        ("2020-01-01T00:30:00/2020-02-01T00:30:00", "2020-01-01T00:30:00+00:00"),
+    ],
+)
+def test_times_are_of_utc_whatever_zone_they_name_or_not(tmp_path, sao_paulo, text, moment):
+    path = write_static(tmp_path, [stac_item("new-year", text)])
+    stored = json.loads((found := next(tmp_path.rglob("new-year.json"))).read_text())
+    stored["properties"] |= stac_item("new-year", text)["properties"]
+    found.write_text(json.dumps(stored))
+    (item,) = search(open_source(path), HERE, (2020, 2020))
+    assert item_time(item).isoformat() == moment
+    assert search(open_source(path), HERE, (2019, 2019)) == []
+    (step,), _ = time_steps([item], "time", GeoBox.from_bbox((-48, -1, -47, 0), shape=1))
+    assert step == np.datetime64("2020-01-01T00:30")

@@ -25,7 +25,7 @@ from stac_api import serve_stac, stac_item
 
 NAMES = shipped_names("catalogs")
 QUALITY = ("scl", "qa_pixel", "qa_radsat", "fmask", "qa60")
-KNOWN = (*BANDS, *QUALITY, "landcover", "ntl", "n_views", "elevation")
+KNOWN = (*BANDS, *QUALITY, "landcover", "ntl", "n_views", "quality", "elevation")
 STAC = "raster/stac_items/"
 S2_10M = (10980, 10980)
 
@@ -49,7 +49,7 @@ def test_every_shipped_source_is_whole(name):
     assert config.product in ("imagery", "landcover", "lights", "terrain")
     assert config.href.startswith("https://")
     assert set(config.bands) | {f.variable for f in config.files} - {None} <= set(KNOWN)
-    assert {v for f in config.files for v in f.variables} <= set(KNOWN)
+    assert {v for f in config.files for v in (*f.variables, *f.fields)} <= set(KNOWN)
     if config.legend:
         assert load_legend(config.legend).codes
     if config.kind == "api":
@@ -85,7 +85,8 @@ def test_every_shipped_source_is_whole(name):
         ('kind = "files"\nhref = "h"\n[[files]]\nmatch = "("\nvariable = "a"',
          "is no regular expression"),
         ('kind = "files"\nhref = "h"\n[[files]]\nmatch = "a"\nvariable = "a"', "group 'year'"),
-        ('kind = "files"\nhref = "h"\n[[files]]\nmatch = "(?P<year>.)"', "variable or variables"),
+        ('kind = "files"\nhref = "h"\n[[files]]\nmatch = "(?P<year>.)"',
+         "one of variable, variables and fields"),
     ],
 )  # fmt: skip
 def test_typos_of_a_source_are_named(tmp_path: Path, text: str, fault: str):

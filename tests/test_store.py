@@ -12,6 +12,7 @@ import numpy as np
 import pystac
 import pystac.validation
 import pytest
+import shapely
 import xarray as xr
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -20,8 +21,12 @@ from obstore.store import MemoryStore
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+from minetrace.catalog import open_source, search
+from minetrace.catalog.source import saved_cube
+from minetrace.cli.app import app
 from minetrace.cubes import open_cube
-from minetrace.errors import InputError, StoreError
+from minetrace.errors import InputError, SourceError, StoreError
+from minetrace.schema import load_recipe
 from minetrace.simulate import simulate_mines
 from minetrace.store import load_cube, save_cube, write_catalog
 from minetrace.store.checked import CheckedUnit
@@ -795,6 +800,40 @@ def test_a_folder_of_stores_is_a_catalogue(tmp_path: Path):
     assert Path(asset.get_absolute_href()).is_dir()
     with pytest.raises(StoreError, match="no finished store"):
         write_catalog(tmp_path / "notes")
+
+
+def test_a_folder_of_stores_is_searched_like_any_source(tmp_path: Path, capsys):
+    """Each unit is found by place and by any of its years; rasters are not looked for in it."""
+    for name in ("a.zarr", "b.zarr"):
+        save_cube(make_years([2018, 2019]), tmp_path / name)
+    save_cube(make_years([2020]), tmp_path / "b.zarr")
+    write_catalog(tmp_path)
+    source = open_source(tmp_path)
+    west, south, east, north = source.items[0].bbox
+    here = shapely.box(west, south, east, north)
+
+    def stores(years):
+        return [(saved_cube(item).name, item.id) for item in search(source, here, years)]
+
+    early = [("a.zarr", "sim-001"), ("b.zarr", "sim-001")]
+    late = ("b.zarr", "sim-001-2020")
+    assert stores((2019, 2019)) == early
+    assert stores((2020, 2021)) == [late]
+    assert stores(None) == [*early, late]
+    assert search(source, shapely.box(east + 1, south, east + 2, north), None) == []
+    assert load_cube(saved_cube(source.items[-1])).attrs["site_id"] == "sim-001"
+    for item, store in zip(source.items, ("a.zarr", "b.zarr", "b.zarr"), strict=True):
+        with pytest.raises(SourceError, match=rf"is a saved cube.*mt\.load_cube\('.*{store}'\)"):
+            source.check_href(item, "imagery")
+    recipe = load_recipe("landcover_only")
+    with pytest.raises(SourceError, match=r"saved cube.*mt\.load_cube"):
+        open_cube(here, recipe, sources=source, years=(2018, 2020))
+    with pytest.raises(SourceError, match=r"no collection 'x'; its items are saved.*load_cube"):
+        search(source, here, None, collection="x")
+    with pytest.raises(SystemExit) as done:
+        app(["catalog", "check", str(tmp_path)])
+    assert not done.value.code
+    assert "mt.load_cube" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from minetrace.catalog.rasters import (
 )
 from minetrace.catalog.source import Source, open_source
 from minetrace.catalog.stamp import given_time, named_time
+from minetrace.catalog.tiles import open_field
 from minetrace.errors import InputError, SourceError
 from minetrace.schema import NODES, Legend, load_legend
 
@@ -61,7 +62,8 @@ def build_catalog(
     ----------
     files
         North-up GeoTIFF, JPEG 2000, PNG, HFA, ENVI, ASCII grid or netCDF rasters; bands are
-        times, tiles of one time may be several files.
+        times, tiles of one time may be several files. HDF5 tiles where the profile knows their
+        fields, as those of Black Marble (``minetrace[hdf5]``).
     out
         Folder to make. It gets ``catalog.json``, ``source.toml`` (for recipes) and, unless
         ``link``, one cloud-optimised GeoTIFF per band.
@@ -95,7 +97,7 @@ def build_catalog(
     Raises
     ------
     InputError
-        A profile together with what it says itself.
+        A profile together with what it says itself; HDF5 tiles to be linked, or without h5py.
     SourceError
         A file cannot be read, has no CRS, is not north-up, has no time or one that may be several
         years, is not named as the profile says, two layers are the same place and time, or ``out``
@@ -110,6 +112,8 @@ def build_catalog(
         known = _profile(profile, product, variable, times, scale, offset)
         product, legend = _of_profile(known), legend or known.legend
         layers = named_layers(paths, known, _count)
+        if link and any(layer.field is not None for layer in layers):
+            raise InputError("HDF5 tiles are no rasters that could be linked; build without link")
     else:
         product = product or "landcover"
         name = variable or _VARIABLE.get(product)
@@ -128,15 +132,18 @@ def build_catalog(
     work = _scratch(out)
     try:
         assets: dict[Layer, Described] = {}
-        for path in dict.fromkeys(layer.path for layer in layers):
+        for path, field in dict.fromkeys((layer.path, layer.field) for layer in layers):
             # one open file for all its bands: GDAL then decodes interleaved bands once
-            with open_raster(path) as src:
+            with open_raster(path) if field is None else open_field(path, field) as src:
                 linked = link_file(path) if link else None
-                for layer in (entry for entry in layers if entry.path == path):
+                for layer in (k for k in layers if (k.path, k.field) == (path, field)):
                     if spec is not None:
                         check_codes(src, layer, spec)
                     file = linked or hash_file(write_cog(src, layer, product, work))
-                    assets[layer] = describe(src, layer, file, linked=link)
+                    own = layer
+                    if field is not None:
+                        own = replace(layer, scale=src.scales[0], offset=src.offsets[0])
+                    assets[layer] = describe(src, own, file, linked=link)
                     if progress is not None:
                         progress(len(assets), len(layers))
         index = _band_index(assets) if link else {}

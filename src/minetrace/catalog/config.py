@@ -64,11 +64,18 @@ class FilePattern(_Table):
 
     match: str
     """Regular expression for the whole file name. Groups ``year``, ``month``, ``day`` or ``doy``
-    (day of the year) give the time; all other groups tell places apart."""
+    (day of the year) give the time, ``h`` and ``v`` the tile of ``fields``; all other groups tell
+    places apart."""
     variable: str | None = None
     """Variable that every band holds, one time a band."""
     variables: tuple[str, ...] = ()
     """Variables of the bands in order, all of one time."""
+    fields: dict[str, str] = {}
+    """HDF5 tiles: variable → dataset that holds it. Tiles are squares of 10°; the groups ``h`` and
+    ``v`` count them from 180° W and 90° N. Scale, offset and gap value are the datasets' own."""
+    unseen: dict[str, dict[str, tuple[int, ...]]] = {}
+    """Variable of ``fields`` → variable whose codes mark pixels as not observed. They become gaps:
+    some products fill them from other dates."""
     times: tuple[str, ...] = ()
     """Time of each band in order: YYYY, YYYY-MM or YYYY-MM-DD."""
     whole_year: bool = False
@@ -90,8 +97,16 @@ class FilePattern(_Table):
     @model_validator(mode="after")
     def _is_complete(self) -> FilePattern:
         groups = re.compile(self.match).groupindex
-        if (self.variable is None) == (not self.variables):
-            raise ValueError("give either variable or variables")
+        if (self.variable is not None) + bool(self.variables) + bool(self.fields) != 1:
+            raise ValueError("give one of variable, variables and fields")
+        if self.fields and not {"h", "v", "year"} <= groups.keys():
+            raise ValueError("tiles with fields need the groups 'h', 'v' and 'year' in match")
+        named = {*self.unseen, *(flag for flags in self.unseen.values() for flag in flags)}
+        if not named <= self.fields.keys():
+            raise ValueError(
+                f"unseen names {', '.join(sorted(named - self.fields.keys()))}, "
+                "which fields does not"
+            )
         if not self.times and "year" not in groups:
             raise ValueError("give times, or name a group 'year' in match")
         if self.times and self.variables:

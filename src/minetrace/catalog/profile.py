@@ -13,6 +13,21 @@ from minetrace.catalog.stamp import given_time
 from minetrace.errors import SourceError
 
 _TIME = ("year", "month", "day", "doy")
+_GRID = {"h": 36, "v": 18}
+"""Tiles of 10° round the Earth, and from pole to pole."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where an HDF5 tile holds a layer."""
+
+    dataset: str
+    column: int
+    """Tiles of 10° east of 180° W."""
+    row: int
+    """Tiles of 10° south of 90° N."""
+    unseen: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Datasets with the codes by which they mark pixels of this one as not observed."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,8 @@ class Layer:
     nodata: float | None = None
     """Gap value, where the file declares none."""
     whole_year: bool = False
+    field: Field | None = None
+    """Of an HDF5 tile, which states scale, offset and gap value itself."""
 
 
 def named_layers(
@@ -54,6 +71,10 @@ def named_layers(
     layers = []
     for path in files:
         pattern, found = _match(path, config)
+        places = [text for name, text in found.groupdict().items() if name not in _TIME and text]
+        if pattern.fields:
+            layers += _tile_layers(path, pattern, found, config)
+            continue
         bands = count(path)
         wanted = len(pattern.times or pattern.variables) or bands
         if bands < wanted or (bands > wanted and not pattern.variables):
@@ -61,12 +82,11 @@ def named_layers(
                 f"{path} has {bands} bands, but files of {config.name!r} with such a name have "
                 f"{wanted}; is it complete?"
             )
-        places = [text for name, text in found.groupdict().items() if name not in _TIME and text]
         for band in range(1, wanted + 1):
             moment = (
                 given_time(pattern.times[band - 1], band) if pattern.times else _time(found, path)
             )
-            item = "-".join([config.name, *map(_slug, places), f"{moment:%Y%m%d}"])
+            item = _item_id(config, places, moment)
             layers.append(
                 Layer(
                     path, band, moment, pattern.variable or pattern.variables[band - 1], item,
@@ -74,6 +94,32 @@ def named_layers(
                 )
             )  # fmt: skip
     return layers
+
+
+def _item_id(config: SourceConfig, places: Sequence[str], moment: dt.datetime) -> str:
+    return "-".join([config.name, *map(_slug, places), f"{moment:%Y%m%d}"])
+
+
+def _tile_layers(
+    path: Path, pattern: FilePattern, found: re.Match[str], config: SourceConfig
+) -> list[Layer]:
+    """Layers of an HDF5 tile, which is named by its place in the grid."""
+    named = found.groupdict()
+    moment = _time(found, path)
+    column, row = (int(named[axis]) for axis in _GRID)
+    if column >= _GRID["h"] or row >= _GRID["v"]:
+        raise SourceError(f"the name of {path} holds no tile: there is no h{column:02}v{row:02}")
+    others = [text for name, text in named.items() if name not in (*_TIME, *_GRID) and text]
+    item = _item_id(config, [*others, f"h{column:02}v{row:02}"], moment)
+    out = []
+    for variable, dataset in pattern.fields.items():
+        flags = pattern.unseen.get(variable, {})
+        unseen = tuple((pattern.fields[flag], codes) for flag, codes in flags.items())
+        field = Field(dataset, column, row, unseen)
+        out.append(
+            Layer(path, 1, moment, variable, item, whole_year=pattern.whole_year, field=field)
+        )
+    return out
 
 
 def _match(path: Path, config: SourceConfig) -> tuple[FilePattern, re.Match[str]]:

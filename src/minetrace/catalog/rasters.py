@@ -21,6 +21,8 @@ from minetrace.schema import Legend
 
 _MULTIHASH_SHA256 = "1220"
 """Multihash prefix: the code of SHA-256 and its length of 32 bytes."""
+_CODES = ("landcover", "quality", "scl", "qa_pixel", "qa_radsat", "fmask", "qa60")
+"""Variables of which no mean can be taken."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def write_cog(src: DatasetReader, layer: Layer, product: str, work: Path) -> Pat
         "dtype": src.dtypes[layer.band - 1], "crs": src.crs, "transform": src.transform,
         "nodata": _nodata(src, layer), "compress": "DEFLATE", "blocksize": 512,
         "predictor": "YES",
-        "overview_resampling": "NEAREST" if product == "landcover" else "AVERAGE",
+        "overview_resampling": "NEAREST" if layer.variable in _CODES else "AVERAGE",
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as dst:
         for window in _strips(src):

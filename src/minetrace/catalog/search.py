@@ -19,11 +19,11 @@ from shapely.geometry.base import BaseGeometry
 from minetrace.catalog.parquet import read_items
 from minetrace.catalog.parse import footprint, parse_item
 from minetrace.catalog.policy import host_allowed, redact
-from minetrace.catalog.source import Source
+from minetrace.catalog.source import CUBE_YEARS, Source, saved_cube
 from minetrace.catalog.web import StacIO
 from minetrace.errors import SourceError
 
-__all__ = ["covers", "footprint", "item_time", "sample", "search"]
+__all__ = ["covers", "footprint", "in_utc", "item_time", "sample", "search"]
 
 MAX_ITEMS = 20_000
 """Most items of one search; more is a request for a whole country."""
@@ -53,8 +53,8 @@ def search(
     geometry
         Place, EPSG:4326.
     years
-        First and last year, both included, in which an item starts; None for any time, as for
-        terrain.
+        First and last year, both included, in which an item starts, or which a saved cube holds;
+        None for any time, as for terrain.
     collection
         Collection to look in; default the source's own, or all that a file holds.
 
@@ -90,9 +90,10 @@ def search(
         found = (item for item in found if wanted in (None, item.collection_id))
     kept: dict[tuple[str | None, str], pystac.Item] = {}
     for item in found:
-        in_time = years is None or years[0] <= item_time(item).year <= years[1]
+        in_time = years is None or any(years[0] <= y <= years[1] for y in _years(item))
         if in_time and covers(item, geometry):
-            kept.setdefault((item.collection_id, item.id), item)
+            # an id is that of one item within a collection only
+            kept.setdefault((item.collection_id or item.get_self_href(), item.id), item)
     return sorted(kept.values(), key=lambda item: (item_time(item).isoformat(), item.id))
 
 
@@ -113,11 +114,33 @@ def sample(source: Source, *, collection: str | None = None) -> pystac.Item | No
 
 
 def item_time(item: pystac.Item) -> dt.datetime:
-    """Moment of an item: its datetime, or the start of its range."""
+    """Moment of an item in UTC: its datetime, or the start of its range.
+
+    A time without a zone is one of UTC, as STAC has it.
+
+    Examples
+    --------
+    >>> item_time(pystac.Item("a", None, None, dt.datetime(2019, 12, 31, 23), {})).isoformat()
+    '2019-12-31T23:00:00+00:00'
+    """
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
         raise SourceError(f"item {item.id!r} has neither datetime nor start_datetime")
-    return moment
+    return in_utc(moment)
+
+
+def in_utc(moment: dt.datetime) -> dt.datetime:
+    """The same moment in UTC, which is also the zone of what names none."""
+    # astimezone would take it for local time
+    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+
+
+def _years(item: pystac.Item) -> list[int]:
+    """Years that an item belongs to: the one it starts in, or those of a saved cube."""
+    held = item.properties.get(CUBE_YEARS)
+    if isinstance(held, list) and held and all(isinstance(year, int) for year in held):
+        return held
+    return [item_time(item).year]
 
 
 def covers(item: pystac.Item, geometry: BaseGeometry) -> bool:
@@ -127,11 +150,15 @@ def covers(item: pystac.Item, geometry: BaseGeometry) -> bool:
 
 def _require_collection(source: Source, wanted: str | None) -> None:
     known = source.collections
-    if wanted is not None and wanted not in known:
-        raise SourceError(
-            f"source {source.name!r} has no collection {wanted!r}; it has "
-            f"{', '.join(sorted(str(k) for k in known))}"
-        )
+    if wanted is None or wanted in known:
+        return
+    store = saved_cube(source.items[0]) if source.items else None
+    has = (
+        f"its items are saved cubes; open one with mt.load_cube({str(store)!r})"
+        if store is not None
+        else f"it has {', '.join(sorted(k for k in known if k)) or 'items of no collection'}"
+    )
+    raise SourceError(f"source {source.name!r} has no collection {wanted!r}; {has}")
 
 
 def _connection(source: Source) -> StacIO:

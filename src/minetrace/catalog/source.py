@@ -25,6 +25,8 @@ from minetrace.catalog.signing import Signer
 from minetrace.errors import HrefError, SourceError
 from minetrace.schema.shipped import shipped_file
 
+CUBE_YEARS = "minetrace:years"
+"""Property of the items of saved cubes: the years that they hold."""
 _LOCAL = ("static", "geoparquet")
 
 
@@ -111,6 +113,12 @@ class Source:
         Where the asset's own address is not allowed, its alternates are tried.
         """
         asset = self.asset(item, key)
+        store = saved_cube(item)
+        if store is not None:
+            raise SourceError(
+                f"item {item.id!r} of source {self.name!r} is a saved cube, and {key!r} of it no "
+                f"raster; open it with mt.load_cube({str(store)!r})"
+            )
         try:
             return self._check(asset.get_absolute_href() or asset.href)
         except HrefError as err:
@@ -129,6 +137,15 @@ class Source:
         signer = self.signer()
         bare = href if signer is None else signer.bare(href)
         return check_href(bare, roots=self.roots, hosts=self.config.hosts)
+
+
+def saved_cube(item: pystac.Item) -> Path | None:
+    """Store of a cube that an item of `minetrace.store.write_catalog` stands for, else None."""
+    if CUBE_YEARS not in item.properties:
+        return None
+    folder = Path(item.get_self_href() or ".").parent
+    # years that were added lie in a folder of their own, below the store
+    return folder.parents[1] if folder.parent.name == "years" else folder
 
 
 def _alternates(asset: pystac.Asset) -> list[str]:

@@ -255,7 +255,7 @@ def catalog_list() -> int:
 
 @catalog_app.command("build")
 def catalog_build(
-    files: Annotated[list[Path], typer.Argument(help="Rasters; bands are times.")],
+    files: Annotated[list[Path], typer.Argument(help="Rasters (bands are times) or HDF5 tiles.")],
     out: OutDir,
     source: Annotated[
         str | None, typer.Option(help="Known product, as glc_fcs30d, or your own TOML.")

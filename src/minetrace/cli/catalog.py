@@ -10,6 +10,7 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from minetrace.catalog import Source, item_time, open_source, sample, search
+from minetrace.catalog.source import saved_cube
 from minetrace.cli import console
 from minetrace.errors import SourceError
 from minetrace.schema import BANDS
@@ -34,7 +35,7 @@ def check_source(name: str, collection: str | None) -> bool:
     if config.title:
         console.out.print(config.title, markup=False, soft_wrap=True)
     if config.kind == "files":
-        kinds = [(f.variable or ", ".join(f.variables), f.match) for f in config.files]
+        kinds = [(f.variable or ", ".join(f.variables or f.fields), f.match) for f in config.files]
         console.table(pd.DataFrame(kinds, columns=["variable", "files named"]), config.name)
         console.out.print(
             f"download them from {config.href}, then: minetrace catalog build --source "
@@ -56,6 +57,13 @@ def check_source(name: str, collection: str | None) -> bool:
         f"sample: {item.id}, {item_time(item):%Y-%m-%d}, of {item.collection_id}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
+    store = saved_cube(item)
+    if store is not None:
+        console.out.print(
+            f"its items are saved cubes; open one with mt.load_cube({str(store)!r})",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+        return True
     expected = dict.fromkeys((*_EXPECTED.get(config.product or "", ()), *config.bands))
     # a catalogue of single bands holds what its items hold
     held = list(item.assets) if config.kind == "static" or not expected else list(expected)
@@ -82,7 +90,8 @@ def search_source(
 def _print_items(source: Source) -> None:
     for item in source.items:
         for key in item.assets:
-            source.check_href(item, key)
+            if saved_cube(item) is None:
+                source.check_href(item, key)
     rows = pd.DataFrame(
         [(i.collection_id, item_time(i).year, ", ".join(i.assets)) for i in source.items],
         columns=["collection", "year", "assets"],

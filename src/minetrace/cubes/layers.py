@@ -117,9 +117,13 @@ def load_layers(
                 groupby=groupby, chunks=chunks, resampling=resampling,
             )  # fmt: skip
         made = {key: (("time", "y", "x"), data) for key, data in zip(keys, arrays, strict=True)}
-        parts.append(xr.Dataset(made, coords={"time": times}))
-    joined = parts[0] if len(parts) == 1 else xr.concat(parts, "time").sortby("time")
-    return joined.assign_coords(grid_coords(geobox))
+        parts.append((made, times))
+    if len(parts) == 1:
+        # all at once: each merge of coordinates takes as long as a block to decode
+        made, times = parts[0]
+        return xr.Dataset(made, coords={"time": times, **grid_coords(geobox)})
+    joined = xr.concat([xr.Dataset(m, coords={"time": t}) for m, t in parts], "time")
+    return joined.sortby("time").assign_coords(grid_coords(geobox))
 
 
 def _load(

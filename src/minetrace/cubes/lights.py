@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from minetrace.catalog import Source, item_time
+from minetrace.catalog.search import in_utc
 from minetrace.cubes.lattice import grid_coords, site_grid
 from minetrace.cubes.layers import Engine, load_layers
 from minetrace.cubes.radiometry import Encoding, encoding, marked_encoding, physical
@@ -92,7 +93,9 @@ def _spans(
     for item in items:
         time = np.datetime64(item_time(item).replace(tzinfo=None), "ns")
         start, end = item.common_metadata.start_datetime, item.common_metadata.end_datetime
-        n = 1 if start is None or end is None else max(1, round((end - start).days / _DAYS))
+        n = 1
+        if start is not None and end is not None:
+            n = max(1, round((in_utc(end) - in_utc(start)).days / _DAYS))
         longest[time] = max(n, longest.get(time, 1))
     spans = np.array([longest[time] for time in times])
     first = times.astype("datetime64[M]").astype(np.int64)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -134,23 +134,28 @@ class Days:
         function must not keep what it is given, nor look beyond a pixel.
         """
         dims = tuple(f"axis{i}" for i in range(len(shape)))
-        make = partial(
-            da.blockwise, _map_block, (*dims, "y", "x"), *self.blocks,
-            new_axes=dict(zip(dims, shape, strict=True)), dtype=np.float32, concatenate=False,
-            meta=np.empty((0,) * (len(shape) + 2), np.float32), n_layers=self.n_layers,
-            plan=self.plan, function=function, shape=shape,
-        )  # fmt: skip
-        whole: da.Array = make(part=(0, 1))
+
+        def make(part: tuple[int, int], **options: Any) -> da.Array:
+            # dask looks for arrays in every leaf of an argument, and a plan has thousands
+            task = partial(
+                _map_block, n_layers=self.n_layers, plan=self.plan, function=function,
+                shape=shape, part=part,
+            )  # fmt: skip
+            made: da.Array = da.blockwise(
+                task, (*dims, "y", "x"), *self.blocks,
+                new_axes=dict(zip(dims, shape, strict=True)), dtype=np.float32, concatenate=False,
+                meta=np.empty((0,) * (len(shape) + 2), np.float32), **options,
+            )  # fmt: skip
+            return made
+
+        _, ny, nx = self.blocks[0].shape
         n_seen = len(self.plan.days) * len(self.plan.days[0][0].codes)
-        n_pixel = math.prod(whole.shape[-2:])
-        small = whole.npartitions > 1 or math.prod(shape) >= n_seen or n_seen * n_pixel < _LARGE
-        if small:
-            return whole
+        alone = math.prod(self.blocks[0].numblocks[1:]) == 1
+        if not alone or math.prod(shape) >= n_seen or n_seen * ny * nx < _LARGE:
+            return make((0, 1))
         # a lone block would leave all threads but one idle
-        ny = whole.shape[-2]
         halves = [
-            make(part=(k, 2), adjust_chunks={"y": (ny * (k + 1) // 2 - ny * k // 2,)})
-            for k in (0, 1)
+            make((k, 2), adjust_chunks={"y": (ny * (k + 1) // 2 - ny * k // 2,)}) for k in (0, 1)
         ]
         joined: da.Array = da.concatenate(halves, axis=-2).rechunk({len(shape): -1})
         return joined
@@ -171,7 +176,7 @@ def open_days(
     if part.keep_bright and part.mask is None:
         raise RecipeError("keep_bright undoes part of a mask: name the mask")
     days = _solar_days(items, geobox)
-    times = [item_time(day[0]).astimezone(dt.UTC).replace(tzinfo=None) for day in days]
+    times = [item_time(day[0]).replace(tzinfo=None) for day in days]
     made = _load(source, days, part, geobox, chunks, engine)
     return Days(np.array(times, "datetime64[ns]"), *made)
 
@@ -204,6 +209,14 @@ class _Plan:
     """Views of each day, the first choice first."""
     mask: str | None
     keep_bright: bool
+
+    @cached_property
+    def token(self) -> str:
+        """What tells plans apart; dask's own way takes longer than to read the catalogue."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return type(self).__name__, self.token
 
 
 def _load(

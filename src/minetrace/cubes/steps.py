@@ -42,7 +42,7 @@ def time_steps(
         ``groupby`` is unknown.
     """
     shift = solar_shift(geobox)
-    times = [item_time(item).astimezone(dt.UTC).replace(tzinfo=None) for item in items]
+    times = [item_time(item).replace(tzinfo=None) for item in items]
     named: dict[str, Callable[[int], Any]] = {
         "time": lambda i: times[i],
         "solar_day": lambda i: (times[i] + shift).date(),

@@ -18,6 +18,7 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from minetrace._version import __version__
+from minetrace.catalog.source import CUBE_YEARS
 from minetrace.errors import StoreError
 from minetrace.store.manifest import ROOT, unit_names, unseal
 from minetrace.store.place import Folder
@@ -53,7 +54,7 @@ def cube_item(cube: xr.DataTree, *, unit: str) -> dict[str, Any]:
             "start_datetime": _instant(min(times)) if years else "1900-01-01T00:00:00Z",
             "end_datetime": f"{years[-1] if years else 2100}-12-31T23:59:59Z",
             "processing:software": {"minetrace": __version__},
-            "minetrace:years": years,
+            CUBE_YEARS: years,
             **{f"minetrace:{k}": str(v) for k, v in cube.attrs.items() if k in _TEXTS},
         },
         stac_extensions=EXTENSIONS,
