@@ -15,7 +15,7 @@ from minetrace.errors import InputError, RunError
 from minetrace.run import plan_units, run_sites
 from minetrace.run.blocks import sites_that_share_blocks
 from minetrace.run.budget import PROCESS_BYTES, budget
-from minetrace.schema import load_recipe
+from minetrace.schema import ImageryRecipe, LightsRecipe, Recipe, load_recipe
 from test_run import boxes, full, plain_world
 
 
@@ -41,6 +41,31 @@ def test_blocks_and_bytes_are_those_that_sites_touch(tmp_path, small_blocks):
     assert found[1].stored_bytes == pytest.approx(files / 2, rel=0.01)
     assert found[1].n_units == {"landcover": 1, "maps": 1}
     assert found[1].peak_bytes == PROCESS_BYTES + 2 * found[1].unit_bytes
+
+
+def test_trends_and_cubes_are_counted_and_estimated():
+    recipe = Recipe(
+        name="t", years=(2000, 2020),
+        imagery=ImageryRecipe(source="s", crs="utm", resolution=30),
+        lights=LightsRecipe(source="s"),
+    )  # fmt: skip
+    small = boxes(a=(10.0, 50.0), b=(10.004, 50.0), c=(30.0, 50.0))
+    large = small.assign(geometry=[g.buffer(0.5) for g in small.geometry])
+    found = {}
+    for name, sites, buffer_m in (
+        ("small", small, 0.0),
+        ("wide", small, 9e3),
+        ("large", large, 0.0),
+    ):
+        plan = recipe.model_copy(update={"buffer_m": buffer_m})
+        units = plan_units(sites, plan, {}, products=["panel", "trends", "cubes"])
+        found[name] = budget(sites, units, plan, {})
+    assert found["small"].n_units == {"imagery": 2, "lights": 2, "trends": 4, "cubes": 3}
+    taken = found["large"].product_bytes
+    assert found["large"].unit_bytes == max(taken.values())
+    # what is done by blocks takes less than a window as a whole
+    assert taken["cubes"] < taken["trends"] < taken["imagery"]
+    assert found["small"].unit_bytes < found["wide"].unit_bytes
 
 
 def test_a_plan_that_does_not_fit_is_refused_before_anything_is_read(tmp_path):
@@ -84,7 +109,10 @@ def test_a_run_without_maps_has_the_same_tables(tmp_path):
         a, b = (tmp_path / f / f"{name}.parquet" for f in ("with", "without"))
         assert a.read_bytes() == b.read_bytes()
     assert len(list((tmp_path / "with" / "maps").iterdir())) == 1
-    assert not list((tmp_path / "without" / "maps").iterdir())
+    assert not (tmp_path / "without" / "maps").exists()
+    # an earlier run's maps are not taken for those of new tables
+    run_sites(sites, recipe, tmp_path / "with", products=["panel"])
+    assert not (tmp_path / "with" / "maps").exists()
 
 
 @pytest.mark.parametrize("text", ["", "eight", "8XB", "-1GB", "0", "1.2.3GB"])

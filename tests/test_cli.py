@@ -70,6 +70,10 @@ def test_a_run_from_files(demo, tmp_path: Path):
     )
     plan = minetrace(*words, "--plan")
     assert (plan.returncode, "5 sites in 4 units" in plan.stdout) == (0, True)
+    other = minetrace(*words, "--plan", "--product", "trends", "--product", "cubes", "--maps")
+    assert "5 sites in 8 units, each one task: 1 of maps (up to " in other.stdout
+    assert "2 of trends (up to " in other.stdout
+    assert "5 of cubes (up to " in other.stdout
     assert not (tmp_path / "r").exists()
     done = minetrace(*words)
     assert done.returncode == 0, done.stderr

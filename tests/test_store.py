@@ -377,6 +377,20 @@ def test_years_of_another_series_are_refused(tmp_path: Path, what):
         save_cube(other, path)
 
 
+def test_a_year_that_one_node_lacked_is_not_stored_twice(tmp_path: Path):
+    """Land cover of 1995 came late: the imagery of that year is not repeated beside it."""
+    whole = make_years([1990, 1995, 2000])
+    early = whole.copy()
+    early["landcover"] = xr.DataTree(make_years([1990, 2000])["landcover"].to_dataset())
+    path = tmp_path / "c.zarr"
+    save_cube(early, path)
+    with pytest.raises(StoreError, match="1995 is committed without some of the cube's nodes"):
+        save_cube(whole, path)
+    save_cube(whole, path, resume=False)
+    for name in ("imagery", "landcover"):
+        xr.testing.assert_equal(load_cube(path)[name].to_dataset(), whole[name].to_dataset())
+
+
 def test_two_writers_of_one_year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The second publishes while the first still writes."""
     from minetrace.store import save

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +22,15 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     GAPS = 3
+
+
+class Product(StrEnum):
+    """What a run makes."""
+
+    PANEL = "panel"
+    MAPS = "maps"
+    TRENDS = "trends"
+    CUBES = "cubes"
 
 
 def _exit(code: int, **options: object) -> None:
@@ -121,14 +130,21 @@ def run(
     memory: Annotated[
         str | None, typer.Option(help="Most that a process may take, as 8GB.")
     ] = None,
-    maps: Annotated[bool, typer.Option(help="Write maps of change by pixel.")] = True,
+    product: Annotated[
+        list[Product] | None,
+        typer.Option(help="What is made; may be repeated. Default: panel and maps."),
+    ] = None,
+    maps: Annotated[
+        bool | None,
+        typer.Option("--maps/--no-maps", help="Maps of change by pixel, or none of them."),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the units and stop.")] = False,
     resume: Annotated[bool, typer.Option(help="Reuse committed units.")] = True,
-    report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    report: Annotated[bool, typer.Option(help="Write report.html, of a panel.")] = True,
 ) -> int:
-    """Trace every site of a file: panel, table, transitions, maps and report."""
+    """Trace every site of a file: tables and report, maps, rasters of trends, cubes."""
     from minetrace.cli import console
-    from minetrace.cli.batch import bytes_of, print_plan, stop_on_signals
+    from minetrace.cli.batch import bytes_of, print_plan, products_of, stop_on_signals
     from minetrace.report import write_report
     from minetrace.run import run_sites
     from minetrace.schema import load_recipe
@@ -137,7 +153,7 @@ def run(
     loaded = load_recipe(recipe)
     limit = bytes_of(memory)
     frame = read_sites(sites, layer=layer, id_column=id_column)
-    products = ("panel", "maps") if maps else ("panel",)
+    products = products_of(product, maps)
     if plan:
         print_plan(frame, loaded, products, scheduler=scheduler, workers=workers, memory=limit)
         return Exit.COMPLETE
@@ -153,7 +169,7 @@ def run(
     )
     if result.n_elsewhere:
         console.out.print(f"{result.n_elsewhere} units were committed by another run meanwhile")
-    if report:
+    if report and "panel" in products:
         console.out.print(str(write_report(out)), markup=False, soft_wrap=True)
     return Exit.COMPLETE if result.complete else Exit.GAPS
 

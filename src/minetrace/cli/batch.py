@@ -43,6 +43,22 @@ def bytes_of(text: str | None) -> int | None:
     return size
 
 
+def products_of(named: Sequence[str] | None, maps: bool | None) -> tuple[str, ...]:
+    """Products of a run: the named ones or the usual, with or without maps if that is said.
+
+    Examples
+    --------
+    >>> products_of(None, None), products_of(None, False), products_of(["trends"], True)
+    (('panel', 'maps'), ('panel',), ('trends', 'maps'))
+    """
+    wanted = dict.fromkeys(named or ("panel", "maps"))
+    if maps:
+        wanted["maps"] = None
+    elif maps is False:
+        wanted.pop("maps", None)
+    return tuple(wanted)
+
+
 def print_plan(
     sites: gpd.GeoDataFrame, recipe: Recipe, products: Sequence[str], *,
     scheduler: str | None, workers: int | None, memory: int | None,
@@ -52,12 +68,16 @@ def print_plan(
     from minetrace.run import plan_units
     from minetrace.run.batch import units_at_once
     from minetrace.run.budget import budget, size_text
+    from minetrace.run.plan import CUBES, check_products
 
-    part = recipe.annual
-    sources = open_sources(part)
-    units = plan_units(sites, part, sources, products=products)
-    cost = budget(sites, units, part, sources, units_at_once=units_at_once(scheduler, workers))
-    kinds = ", ".join(f"{n} of {product}" for product, n in cost.n_units.items())
+    check_products(products, recipe)
+    sources = open_sources(recipe if CUBES in products else recipe.annual)
+    units = plan_units(sites, recipe, sources, products=products)
+    cost = budget(sites, units, recipe, sources, units_at_once=units_at_once(scheduler, workers))
+    kinds = ", ".join(
+        f"{n} of {product} (up to {size_text(cost.product_bytes[product])})"
+        for product, n in cost.n_units.items()
+    )
     lines = [f"{cost.n_sites} sites in {len(units)} units, each one task: {kinds}"]
     if cost.n_blocks:
         lines.append(

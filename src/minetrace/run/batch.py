@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -21,9 +20,7 @@ from minetrace._version import __version__
 from minetrace.catalog import Source, redact
 from minetrace.cubes import Sources, open_legend, open_sources
 from minetrace.errors import (
-    InputError,
     MinetraceError,
-    RecipeError,
     RunError,
     SiteError,
     causes,
@@ -31,10 +28,12 @@ from minetrace.errors import (
 from minetrace.panel import read_table, write_table
 from minetrace.run.budget import budget
 from minetrace.run.commit import Entry, Manifest
+from minetrace.run.export import is_kept
 from minetrace.run.failures import Failure, failure, failure_frame, window_text
 from minetrace.run.gather import write_tables
 from minetrace.run.keys import unit_keys
-from minetrace.run.plan import MAPS, Unit, plan_units
+from minetrace.run.outputs import collect, not_shown
+from minetrace.run.plan import CUBES, MAPS, Unit, check_products, plan_units
 from minetrace.run.schedule import each_done
 from minetrace.run.work import Jobs, Work
 from minetrace.schema import FAILURES, SITES, Recipe, check_table, load_recipe
@@ -53,7 +52,7 @@ class RunResult:
 
     folder: Path
     n_sites: int
-    """Sites in the tables."""
+    """Sites in the tables; of a run without tables, sites that have a map, a trend or a cube."""
     n_units: int
     n_reused: int
     """Units that an earlier run had committed."""
@@ -81,7 +80,7 @@ def run_sites(
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> RunResult:
-    """Trace every site: panel, table, transitions and change maps.
+    """Trace every site: tables, maps of change, rasters of trends, cubes.
 
     Sites are grouped into units, each of one product and place; every unit reads what its sites
     need once and is committed on its own. A fault in one place becomes a row of
@@ -94,12 +93,21 @@ def run_sites(
     recipe
         A shipped recipe's name, a TOML file, or a `Recipe`.
     out
-        Output folder. It gets ``site_panel.parquet``, ``site_table.parquet`` (GeoParquet),
-        ``transition_areas.parquet``, ``failures.parquet``, ``maps/*.tif`` and ``run.json``.
+        Output folder. It gets ``failures.parquet``, ``run.json`` and the products.
     sources
         Sources that replace the recipe's, see `minetrace.open_cube`.
     products
-        What is made: ``"panel"``, the tables, and ``"maps"``, the years of change by pixel.
+        What is made, any of:
+
+        - ``"panel"``: ``site_panel.parquet``, ``site_table.parquet`` (GeoParquet) and
+          ``transition_areas.parquet``;
+        - ``"maps"``: ``maps/*.tif``, first years of change and land cover by pixel;
+        - ``"trends"``: ``trends/*.tif``, `minetrace.mann_kendall` of annual NDVI and of night
+          lights by pixel, with its defaults, in float32;
+        - ``"cubes"``: ``cubes/<site id>.zarr``, what `minetrace.open_cube` opens for each site, as
+          `minetrace.save_cube` stores it, and a STAC catalogue of them.
+
+        What the folder has of others stays, but for maps and trends beside new tables.
     scheduler
         What does the units: threads of this process (the default), ``"processes"``, the address of
         a dask scheduler, or a `distributed.Client`. Workers elsewhere need minetrace of this
@@ -110,8 +118,8 @@ def run_sites(
         Bytes that a process may take. A plan that needs more is refused before anything is read.
     resume
         Units that an earlier run committed with equal settings, sites, items and version are not
-        done again, unless a fault (an unreadable file, say) left out some of their sites. False
-        does all anew.
+        done again, unless a fault (an unreadable file, say) left out some of their sites. A cube
+        that is there gains the years it lacks. False does all anew.
     progress
         Called with (done, total, unit id) after each unit.
     stop
@@ -120,39 +128,36 @@ def run_sites(
     Raises
     ------
     InputError
-        Unknown ``products``, or no panel among them.
+        Unknown ``products``.
     RecipeError, SiteError, SourceError
         Faults of the whole run: nothing useful can follow. Units committed before stay.
     RunError
         No site at all gave a result, as with a legend of another product; the message quotes the
         first reasons. The plan does not fit ``memory``, the disk is full, the cluster is lost.
     """
-    # terrain and rings enter no table
-    plan = load_recipe(recipe).annual
-    if set(products) not in ({"panel"}, {"panel", MAPS}):
-        raise InputError(f"products are {tuple(products)}; give 'panel', or 'panel' and '{MAPS}'")
+    loaded = load_recipe(recipe)
+    # terrain and rings enter cubes only
+    plan = loaded.annual
+    check_products(products, loaded)
     if sites.empty:
         raise SiteError("there are no sites to run")
-    if plan.imagery is not None and not {"red", "nir"} <= set(plan.imagery.bands):
-        raise RecipeError(
-            f"recipe {plan.name!r}: imagery.bands are {plan.imagery.bands}; NDVI needs red and nir"
-        )
     # of a part of a file's sites, the file's rejects say nothing
     whole = len(sites) == sites.attrs.get("read")
     rejected = sites.attrs.get("rejected", []) if whole else []
     sites = check_table(sites, SITES)
-    opened = open_sources(plan, sources)
+    opened = open_sources(loaded if CUBES in products else plan, sources)
     units = plan_units(sites, plan, opened, products=products)
     if memory is not None:
         at_once = units_at_once(scheduler, workers)
-        budget(sites, units, plan, opened, units_at_once=at_once).require(memory)
+        budget(sites, units, loaded, opened, units_at_once=at_once).require(memory)
     manifest = Manifest(Path(out))
     manifest.sweep()
-    keys = unit_keys(sites, units, plan, opened)
+    keys = unit_keys(sites, units, loaded, opened)
     entries: dict[str, Entry] = {}
     for unit in units:
         found = manifest.find(unit.id, keys[unit.id]) if resume else None
-        if found is not None and not found.faults:
+        kept = found is not None and is_kept(manifest.files(found), manifest.out / CUBES)
+        if found is not None and kept and not found.faults:
             entries[unit.id] = found
         else:
             manifest.forget(unit.id, keys[unit.id])
@@ -160,7 +165,7 @@ def run_sites(
     # the largest first: towards the end small ones are left, and all workers have some
     todo = sorted((u for u in units if u.id not in entries), key=lambda u: -len(u.rows))
     _report(progress, reused, len(units), "")
-    work = Work(plan, Path(out).resolve())
+    work = Work(loaded, Path(out).resolve(), resume)
     jobs = Jobs(todo, keys, sites, plan, opened)
     lost: list[tuple[Unit, str]] = []
     elsewhere = 0
@@ -186,12 +191,9 @@ def run_sites(
             f"stopped after {len(entries)} of {len(units)} units; these are committed, and the "
             "same call goes on from there"
         )
-    ordered = [entries[unit.id] for unit in units if unit.id in entries]
-    known = [
-        *(f for unit, reason in lost for f in _lost(sites, unit, reason)),
-        *(failure(r.get("site_id"), str(r["reason"]), f"row {r.get('row')}") for r in rejected),
-    ]
-    return _finish(sites, known, plan, manifest, ordered, reused, elsewhere)
+    ended = [(unit, entries[unit.id]) for unit in units if unit.id in entries]
+    known = [failure(r.get("site_id"), str(r["reason"]), f"row {r.get('row')}") for r in rejected]
+    return _finish(sites, products, known, plan, manifest, ended, lost, reused, elsewhere)
 
 
 def units_at_once(scheduler: object, workers: int | None) -> int:
@@ -212,8 +214,7 @@ def _reason(unit: Unit, err: Exception) -> str:
 
 
 def _lost(sites: gpd.GeoDataFrame, unit: Unit, reason: str) -> list[Failure]:
-    asset = "landcover" if unit.product == MAPS else unit.product
-    where = window_text(unit.window)
+    asset, where = unit.source or None, window_text(unit.window)
     return [
         failure(str(sites["site_id"].iloc[row]), reason, where, asset=asset) for row in unit.rows
     ]
@@ -229,22 +230,52 @@ def _environment(sources: Mapping[str, Source]) -> dict[str, str]:
 
 def _finish(
     sites: gpd.GeoDataFrame,
+    products: Sequence[str],
     known: list[Failure],
     recipe: Recipe,
     manifest: Manifest,
-    entries: list[Entry],
+    ended: list[tuple[Unit, Entry]],
+    lost: list[tuple[Unit, str]],
     reused: int,
     elsewhere: int,
 ) -> RunResult:
     out = manifest.out
     files: dict[str, list[Path]] = {product: [] for product in recipe.products}
-    for entry in entries:
+    beside: list[Failure] = []
+    for unit, reason in lost:
+        (known if unit.product in files else beside).extend(_lost(sites, unit, reason))
+    for unit, entry in ended:
         folder = manifest.files(entry)
         if (folder / "rows.arrow").is_file():
-            files[entry.product].append(folder / "rows.arrow")
+            files[unit.product].append(folder / "rows.arrow")
         if (folder / "failures.parquet").is_file():
             table = read_table(folder / "failures.parquet").astype(object)
-            known += [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+            rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+            (known if unit.product in files else beside).extend(rows)
+    if "panel" in products:
+        traced, gaps = _tables(sites, known, recipe, files, ended, out)
+    else:
+        traced = {site_id for _, entry in ended for site_id in entry.shown}
+        gaps = not_shown(sites, ended, beside)
+        if not traced:
+            reasons = dict.fromkeys(str(row["reason"]) for row in [*known, *beside, *gaps][:3])
+            raise RunError(f"none of {len(sites)} sites gave a result: {'; '.join(reasons)}")
+    problems = failure_frame([*known, *beside, *gaps])
+    write_table(check_table(problems, FAILURES), out / "failures.parquet")
+    collect(manifest, ended, products)
+    _write_summary(out, recipe, ended, {unit.source for unit, _ in [*ended, *lost]})
+    return RunResult(out, len(traced), len(ended), reused, elsewhere, problems)
+
+
+def _tables(
+    sites: gpd.GeoDataFrame,
+    known: Sequence[Failure],
+    recipe: Recipe,
+    files: Mapping[str, Sequence[Path]],
+    ended: Sequence[tuple[Unit, Entry]],
+    out: Path,
+) -> tuple[set[str], list[Failure]]:
+    """Write the tables; ids of their sites, and what these lack."""
     for product in (p for p in recipe.products if not files[p]):
         failed = [row for row in known if row["asset"] == product and row["site_id"] is not None]
         if len({row["site_id"] for row in failed}) == len(sites):
@@ -252,15 +283,11 @@ def _finish(
             raise RunError(
                 f"none of {len(sites)} sites gave a result for {product}: {'; '.join(reasons)}"
             )
-    empty = [e for e in entries if not e.items and e.product != MAPS]
+    empty = [entry for unit, entry in ended if not entry.items and unit.product in files]
     absent = _without_items(sites, recipe, empty)
     traced, gaps = write_tables(sites, recipe, files, out, known=[*known, *absent])
     gaps += [row for e, row in zip(empty, absent, strict=True) if traced & set(e.sites)]
-    problems = failure_frame([*known, *gaps])
-    write_table(check_table(problems, FAILURES), out / "failures.parquet")
-    _collect_maps(manifest, entries)
-    _write_summary(out, recipe, entries)
-    return RunResult(out, len(traced), len(entries), reused, elsewhere, problems)
+    return traced, gaps
 
 
 def _without_items(
@@ -277,20 +304,14 @@ def _without_items(
     ]  # fmt: skip
 
 
-def _collect_maps(manifest: Manifest, entries: Sequence[Entry]) -> None:
-    maps = manifest.out / "maps"
-    shutil.rmtree(maps, ignore_errors=True)
-    maps.mkdir()
-    for entry in entries:
-        for file in sorted(manifest.files(entry).glob("map*.tif")):
-            shutil.copyfile(file, maps / f"{entry.unit}-{file.name}")
-
-
-def _write_summary(out: Path, recipe: Recipe, entries: Sequence[Entry]) -> None:
-    layers: dict[str, set[int]] = {p: set() for p in recipe.products}
-    for entry in entries:
-        if entry.product != MAPS:
-            layers[entry.product].update(entry.years)
+def _write_summary(
+    out: Path, recipe: Recipe, ended: Sequence[tuple[Unit, Entry]], read: set[str]
+) -> None:
+    layers: dict[str, set[int]] = {p: set() for p in recipe.products if p in read}
+    for unit, entry in ended:
+        if unit.source:
+            layers[unit.source].update(entry.years)
+    entries = [entry for _, entry in ended]
     legend = open_legend(recipe)
     summary: dict[str, Any] = {
         "recipe": recipe.name,

@@ -18,7 +18,7 @@ from minetrace.cubes.windows import block_shape
 from minetrace.errors import RunError, SourceError
 from minetrace.run.blocks import Tile, site_rects, tiles_of
 from minetrace.run.landcover import BATCH_BYTES
-from minetrace.run.plan import Unit
+from minetrace.run.plan import CUBES, TRENDS, Unit
 from minetrace.run.windows import count_blocks
 from minetrace.schema import COVERS, ImageryRecipe, Kind, Recipe
 
@@ -27,6 +27,8 @@ PROCESS_BYTES = 700 * 2**20
 _SCENES = 60
 """Scenes of a year, where they are known only when a unit asks for them."""
 _METRES = 111_320.0
+_TREND_BYTES = 160
+"""Statistics of a pixel's trend, as computed and as written."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,15 @@ class Budget:
     decoded_bytes: int
     stored_bytes: int
     """Bytes of these blocks in the files, of local files only."""
-    unit_bytes: int
-    """Memory of the largest unit, beside that of its process."""
+    product_bytes: Mapping[str, int]
+    """Memory of the largest unit by product, beside that of its process."""
     units_at_once: int
     """Units that a process does at a time."""
+
+    @property
+    def unit_bytes(self) -> int:
+        """Memory of the largest unit, beside that of its process."""
+        return max(self.product_bytes.values(), default=0)
 
     @property
     def peak_bytes(self) -> int:
@@ -81,7 +88,7 @@ def budget(
     for unit in units:
         counts[unit.product] = counts.get(unit.product, 0) + 1
     blocks = decoded = stored = 0
-    largest = 0
+    largest: dict[str, int] = {}
     if "landcover" in counts and sources["landcover"].items:
         source = sources["landcover"]
         for tile in tiles_of(recipe, source):
@@ -89,7 +96,8 @@ def budget(
             blocks, decoded, stored = blocks + n, decoded + size, stored + on_disk
     layers = _layers(recipe, sources)
     for unit in units:
-        largest = max(largest, _unit_bytes(unit, recipe, layers))
+        size = _unit_bytes(unit, recipe, layers)
+        largest[unit.product] = max(largest.get(unit.product, 0), size)
     return Budget(len(sites), counts, blocks, decoded, stored, largest, units_at_once)
 
 
@@ -131,7 +139,7 @@ def _blocks_in(tile: Tile, sites: gpd.GeoDataFrame, source: Source) -> tuple[int
 def _layers(recipe: Recipe, sources: Mapping[str, Source]) -> dict[str, int]:
     """Layers of land cover at one place, and years of the others, at most."""
     span = recipe.years[1] - recipe.years[0] + 1
-    layers = dict.fromkeys(("imagery", "lights"), span) | {"landcover": span}
+    layers = {"imagery": span, "landcover": span, "lights": span, "terrain": 1}
     source = sources.get("landcover")
     if source is not None and source.items:
         layers["landcover"] = max((len(t.items) for t in tiles_of(recipe, source)), default=span)
@@ -139,22 +147,32 @@ def _layers(recipe: Recipe, sources: Mapping[str, Source]) -> dict[str, int]:
 
 
 def _unit_bytes(unit: Unit, recipe: Recipe, layers: Mapping[str, int]) -> int:
-    n_time, n_site = layers[unit.source], len(unit.rows)
-    sums = 3 * 8 * n_site * n_time * (2 * len(Kind) + 4 * len(COVERS))
     west, south, east, north = unit.window.bounds
     across = (east - west) * math.cos(math.radians((south + north) / 2)) * _METRES
-    ground = max(across, 1.0) * max((north - south) * _METRES, 1.0)
+    sides = across, (north - south) * _METRES
+    ground = math.prod(max(side + 2 * recipe.buffer_m, 1.0) for side in sides)
     if unit.product == "landcover":
+        sums = 3 * 8 * len(unit.rows) * layers["landcover"] * (2 * len(Kind) + 4 * len(COVERS))
         # codes of a batch, the bands of a file that are read into it, and cells of the sites
         return 2 * BATCH_BYTES + sums + 64 * 2**20
-    part = getattr(recipe, unit.source)
-    resolution = getattr(part, "resolution", None) or _NATIVE_M[unit.source]
+    # a cube is written node by node
+    read = [unit.source] if unit.source else [p for p in layers if getattr(recipe, p) is not None]
+    return max(_layer_bytes(unit, recipe, source, layers[source], ground) for source in read)
+
+
+def _layer_bytes(unit: Unit, recipe: Recipe, source: str, n_time: int, ground: float) -> int:
+    """Memory that the layers of a product take on so many square metres."""
+    part = getattr(recipe, source)
+    resolution = getattr(part, "resolution", None) or _NATIVE_M[source]
     pixels = ground / resolution**2
+    chunk = min(pixels, 1024.0**2)
+    # what is written or tested block by block is never in memory as a whole
+    held = chunk if unit.product in (CUBES, TRENDS) else pixels
+    results = _TREND_BYTES * pixels if unit.product == TRENDS else 0
     if isinstance(part, ImageryRecipe):
-        chunk = min(pixels, 1024.0**2)
         scenes = chunk * _SCENES * 3 * (len(part.bands) + 1)
-        return int(scenes + pixels * n_time * 4 * (2 * len(part.bands) + 3))
-    return int(pixels * (n_time * 4 + 32))
+        return int(scenes + held * n_time * 4 * (2 * len(part.bands) + 3) + results)
+    return int(held * (n_time * 4 + 32) + results)
 
 
 _NATIVE_M = {"landcover": 30.0, "imagery": 10.0, "lights": 460.0}

@@ -6,6 +6,7 @@ lists; the next run writes them anew.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,19 +14,19 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
-import odc.geo.xr  # noqa: F401  (registers .odc)
 import pyarrow as pa
 import rasterio
 import xarray as xr
 from odc.geo import CRS
 from pydantic import TypeAdapter
 
+from minetrace.cubes import node_grid
 from minetrace.errors import RunError
 from minetrace.panel import write_table
 from minetrace.run.failures import Failure, failure_frame
@@ -45,6 +46,8 @@ class Entry:
     years: list[int] = field(default_factory=list)
     """Years with a layer."""
     items: list[str] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+    """Sites that have a map or a cube."""
     faults: int = 0
     """Failures that may pass: a later run tries the unit again."""
     files: dict[str, str] = field(default_factory=dict)
@@ -52,6 +55,8 @@ class Entry:
 
 
 _ENTRY = TypeAdapter(Entry)
+CUBES_FILE = "cubes.json"
+"""File of a unit that tells the seals of the stores it made."""
 _KEYS = {f.name for f in fields(Entry)}
 _IN_HAND = re.compile(r".+\.(?P<host>[A-Za-z0-9-]+)-(?P<pid>\d+)\.[0-9a-f]{8}")
 
@@ -169,34 +174,51 @@ def write_unit(
     rows: Sequence[SiteRows],
     failures: Sequence[Failure],
     maps: Sequence[xr.Dataset],
+    cubes: Mapping[str, str],
 ) -> None:
-    """Write a unit's files: ``rows.arrow``, ``failures.parquet``, maps; none that is empty."""
+    """Write a unit's files: what there is of rows, failures, maps and seals of cubes."""
     if rows:
         write_rows(pa.concat_tables([r.table() for r in rows]), folder / "rows.arrow")
     if failures:
         write_table(failure_frame(failures), folder / "failures.parquet")
     for i, dataset in enumerate(maps):
         _write_map(dataset, folder / f"map{i}.tif")
+    if cubes:
+        (folder / CUBES_FILE).write_text(json.dumps(cubes, indent=1, sort_keys=True))
 
 
 def _write_map(dataset: xr.Dataset, path: Path) -> None:
-    grid = dataset["first_development"].odc.geobox
-    names = [str(n) for n in dataset.data_vars]
+    """Write variables of one type as bands: integers with 0 for none, floats with NaN."""
+    grid, names = node_grid(dataset), list(dataset.data_vars)
+    dtype = dataset[names[0]].dtype
     profile = {
         "driver": "COG", "height": grid.shape[0], "width": grid.shape[1], "count": len(names),
-        "dtype": "int16", "crs": _gdal_crs(grid.crs), "transform": grid.affine, "nodata": 0,
+        "dtype": dtype, "crs": _gdal_crs(grid.crs), "transform": grid.affine,
+        "nodata": 0 if dtype.kind == "i" else np.nan,
         "compress": "DEFLATE", "predictor": "YES", "overview_resampling": "NEAREST",
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as dst:
+        dst.update_tags(**dataset.attrs)
         for i, name in enumerate(names, 1):
-            dst.write(np.asarray(dataset[name].values, np.int16), i)
-            dst.set_band_description(i, name)
+            dst.write(dataset[name].values, i)
+            dst.set_band_description(i, str(name))
+            dst.set_band_unit(i, str(dataset[name].attrs.get("units", "1")))
 
 
 def _gdal_crs(crs: CRS) -> str:
     # GDAL's PROJ may be older than ours and refuse the newest WKT
     epsg = crs.to_epsg()
     return f"EPSG:{epsg}" if epsg else str(crs.to_wkt(version="WKT1_GDAL"))
+
+
+def is_full(err: BaseException) -> bool:
+    """Whether an error comes of a disk or a quota without room."""
+    link: BaseException | None = err
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
 
 
 def _host() -> str:

@@ -22,22 +22,25 @@ def unit_keys(
 ) -> dict[str, str]:
     """Key of each unit, by its id.
 
-    It stands for the unit's sites, the recipe and the source of its product, the items at its place
-    and this version. A change elsewhere (another product, sites or items of another place)
+    It stands for the unit's sites, the recipe and the sources of what it reads, the items at its
+    place and this version. A change elsewhere (another product, sites or items of another place)
     leaves it as it is. Of a source that is asked over the net only the settings are known.
     """
-    products = {unit.source for unit in units}
-    settings = {p: _settings(recipe.only(p), p, sources[p]) for p in products}
-    hashes = {id(s): item_hashes(s.items) for s in {id(s): s for s in sources.values()}.values()}
+    distinct = {id(source): source for source in sources.values()}
+    hashes = {key: item_hashes(source.items) for key, source in distinct.items()}
+    readers = {unit.source: unit for unit in units}
+    settings = {source: _settings(unit, recipe, sources) for source, unit in readers.items()}
     ids, outlines = sites["site_id"].to_numpy(), sites.geometry.to_wkb().to_numpy()
     keys = {}
     for unit in units:
-        source = sources[unit.source]
         digest = hashlib.sha256(f"{unit.product} {settings[unit.source]}".encode())
-        known = hashes[id(source)]
-        if known:
-            near = source.outlines.query(place_of(unit, recipe), predicate="intersects")
-            digest.update(b"".join(sorted(known[i] for i in near)))
+        place = place_of(unit, recipe)
+        for name in unit.reads(sources):
+            source = sources[name]
+            if source.items:
+                known = hashes[id(source)]
+                near = source.outlines.query(place, predicate="intersects")
+                digest.update(b"".join(sorted(known[i] for i in near)))
         for row in unit.rows:
             digest.update(repr(ids[row]).encode())
             digest.update(outlines[row])
@@ -45,7 +48,9 @@ def unit_keys(
     return keys
 
 
-def _settings(recipe: Recipe, product: str, source: Source) -> str:
-    legend = open_legend(recipe)
+def _settings(unit: Unit, recipe: Recipe, sources: Mapping[str, Source]) -> str:
+    part = recipe.only(unit.source) if unit.source else recipe
+    legend = open_legend(part)
+    texts = [f"{name} {sources[name].config.model_dump_json()}" for name in unit.reads(sources)]
     read_as = "" if legend is None else legend.fingerprint
-    return f"{recipe.fingerprint} {read_as} {source.config.model_dump_json()} {__version__}"
+    return "\n".join([part.fingerprint, read_as, __version__, *texts])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import geopandas as gpd
 import numpy as np
@@ -18,11 +19,13 @@ from minetrace.errors import ReadError, causes
 from minetrace.grid import crop_native
 from minetrace.run.rows import SiteRows, land_rows
 from minetrace.schema import Legend, Recipe
-from minetrace.trends import ndvi
+from minetrace.trends import mann_kendall, ndvi
 from minetrace.zones import cover, geobox_of, zonal_mean
 
+_TREND_BANDS = ["slope", "p", "z", "s", "trend", "n"]
 # odc-geo asserts when an opened file has no CRS, as a damaged one has not
 _READ_FAULTS = (rasterio.errors.RasterioError, AssertionError)
+_Lazy = TypeVar("_Lazy", xr.DataArray, xr.Dataset)
 
 
 def measure(
@@ -61,12 +64,25 @@ def load_layer(
     items: Sequence[pystac.Item],
 ) -> xr.DataArray:
     """The variable of a product that sites are measured by, in memory."""
+    return _loaded(_open_layer(product, window, recipe, source, items))
+
+
+def _open_layer(
+    product: str,
+    window: BaseGeometry,
+    recipe: Recipe,
+    source: Source,
+    items: Sequence[pystac.Item],
+) -> xr.DataArray:
     cube = build_cube("", window, recipe, {product: source}, {product: list(items)})
     node = cube[product].to_dataset()
-    lazy = {"landcover": "landcover", "lights": "ntl"}
-    layer = ndvi(node) if product == "imagery" else node[lazy[product]]
+    named = {"landcover": "landcover", "lights": "ntl", "terrain": "elevation"}
+    return ndvi(node) if product == "imagery" else node[named[product]]
+
+
+def _loaded(lazy: _Lazy) -> _Lazy:
     try:
-        return layer.load()
+        return lazy.load()
     except _READ_FAULTS as err:
         raise ReadError(f"a raster could not be read: {causes(err)}") from err
 
@@ -103,6 +119,26 @@ def change_map(
             "first_landcover": codes.isel(time=0, drop=True).astype(np.int16),
             "last_landcover": codes.isel(time=-1, drop=True).astype(np.int16),
         }
+    )
+
+
+def trend_map(
+    product: str,
+    window: BaseGeometry,
+    recipe: Recipe,
+    source: Source,
+    items: Sequence[pystac.Item],
+) -> xr.Dataset:
+    """Trends of the pixels of a window: bands of `mann_kendall` with its defaults, float32."""
+    layer = _open_layer(product, window, recipe, source, items)
+    # by blocks: a window of many years would not fit as a whole
+    trend = _loaded(mann_kendall(layer)[_TREND_BANDS]).astype(np.float32)
+    unit = str(layer.attrs.get("units", "1"))
+    if unit != "1":
+        trend["slope"].attrs["units"] = f"{unit} year-1"
+    years = layer["time"].dt.year.values
+    return trend.assign_attrs(
+        series=str(layer.attrs["long_name"]), first_year=str(years[0]), last_year=str(years[-1])
     )
 
 

@@ -14,12 +14,20 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from minetrace.catalog import Source
+from minetrace.errors import InputError, RecipeError
 from minetrace.grid import crosses_antimeridian, surroundings
 from minetrace.run.blocks import sites_that_share_blocks
-from minetrace.schema import Recipe
+from minetrace.schema import PRODUCTS, Recipe
 
 MAPS = "maps"
 """Maps of change by pixel, beside the products of a recipe."""
+TRENDS = "trends"
+"""Rasters of trends by pixel."""
+CUBES = "cubes"
+"""Cubes of single sites, as `minetrace.save_cube` stores them."""
+OUTPUTS = ("panel", MAPS, TRENDS, CUBES)
+"""What a run can be asked for. The panel is made of the series of all products of a recipe."""
+_MADE_OF = {"panel": PRODUCTS, MAPS: ("landcover",), TRENDS: ("imagery", "lights")}
 CELL_DEGREES = 0.25
 """Side of the cells whose sites share a window: about 28 km, 900 Landsat pixels."""
 MOST_SITES = 256
@@ -31,11 +39,13 @@ _CHAIN = 4 * MOST_SITES
 
 @dataclass(frozen=True)
 class Unit:
-    """Sites that are measured together for one product."""
+    """Sites that are done together for one product."""
 
     id: str
     product: str
-    """A product of the recipe, or `MAPS`."""
+    """A product of the recipe, of which it makes series, or `MAPS`, `TRENDS` or `CUBES`."""
+    source: str
+    """The product of the recipe that it reads; empty for `CUBES`, which hold all of them."""
     rows: tuple[int, ...]
     """Positions in the sites frame."""
     window: BaseGeometry
@@ -43,10 +53,34 @@ class Unit:
     careful: bool = False
     """Whether its one site is measured after a fault, item by item if need be."""
 
-    @property
-    def source(self) -> str:
-        """The product of the recipe that it is made of."""
-        return "landcover" if self.product == MAPS else self.product
+    def reads(self, names: Iterable[str]) -> list[str]:
+        """The layers that it reads among those of a recipe."""
+        return [name for name in names if self.source in ("", name)]
+
+
+def check_products(products: Sequence[str], recipe: Recipe) -> None:
+    """Refuse products that there are not, or that a recipe has nothing for.
+
+    Raises
+    ------
+    InputError, RecipeError
+    """
+    if not products or not set(products) <= set(OUTPUTS):
+        names = ", ".join(f"'{name}'" for name in OUTPUTS)
+        raise InputError(f"products are {tuple(products)}; give {names}, or some of them")
+    for name, parts in _MADE_OF.items():
+        # maps are asked for by default, also of a recipe without land cover
+        told = name in products and (name != MAPS or {*products} == {MAPS})
+        if told and not {*parts} & {*recipe.products}:
+            raise RecipeError(
+                f"recipe {recipe.name!r} has none of {', '.join(parts)}, which {name!r} is made "
+                f"of; add one to the recipe, or leave {name!r} out of the products"
+            )
+    bands = recipe.imagery.bands if recipe.imagery is not None else ("red", "nir")
+    if {"panel", TRENDS} & {*products} and not {"red", "nir"} <= set(bands):
+        raise RecipeError(
+            f"recipe {recipe.name!r}: imagery.bands are {bands}; NDVI needs red and nir"
+        )
 
 
 def plan_units(
@@ -62,24 +96,22 @@ def plan_units(
     grouping gives the same results. Where the files of land cover are known, sites that need a
     block of a file in common stay together, in cells that are quartered until they hold
     `MOST_SITES` at most. Elsewhere sites are grouped by cells of `CELL_DEGREES`, and one that is
-    wider, or lies across 180°, is a unit alone.
+    wider, or lies across 180°, is a unit alone; so is every site for its cube.
     """
     units: list[Unit] = []
     if "panel" in products:
         for product in recipe.products:
             if product == "landcover" and sources[product].items:
                 units += _by_blocks(sites, recipe, sources[product])
-            elif (
-                recipe.imagery is not None
-                and product == "imagery"
-                and (recipe.imagery.composite == "least_cloudy_month")
-            ):
-                # the month is chosen for a whole window, so neighbours would have a say
-                units += [_alone(sites, product, row) for row in range(len(sites))]
             else:
-                units += _by_cells(sites, product)
+                units += _by_places(sites, recipe, product, product)
     if MAPS in products and recipe.landcover is not None:
-        units += _by_cells(sites, MAPS)
+        units += _by_cells(sites, MAPS, "landcover")
+    if TRENDS in products:
+        for source in (p for p in _MADE_OF[TRENDS] if p in recipe.products):
+            units += _by_places(sites, recipe, TRENDS, source)
+    if CUBES in products:
+        units += [_alone(sites, CUBES, "", row) for row in range(len(sites))]
     return units
 
 
@@ -88,7 +120,7 @@ def single_units(
 ) -> list[Unit]:
     """Sites of a unit, one a unit: how a fault in a shared window is narrowed down."""
     return [
-        replace(_alone(sites, unit.product, row), careful=True)
+        replace(_alone(sites, unit.product, unit.source, row), careful=True)
         for row in (unit.rows if rows is None else rows)
     ]
 
@@ -98,20 +130,28 @@ def place_of(unit: Unit, recipe: Recipe) -> BaseGeometry:
     return surroundings(unit.window, recipe.buffer_m) if recipe.buffer_m else unit.window
 
 
-def _by_cells(sites: gpd.GeoDataFrame, product: str) -> list[Unit]:
+def _by_places(sites: gpd.GeoDataFrame, recipe: Recipe, product: str, source: str) -> list[Unit]:
+    part = recipe.imagery
+    if source == "imagery" and part is not None and part.composite == "least_cloudy_month":
+        # the month is chosen for a whole window, so neighbours would have a say
+        return [_alone(sites, product, source, row) for row in range(len(sites))]
+    return _by_cells(sites, product, source)
+
+
+def _by_cells(sites: gpd.GeoDataFrame, product: str, source: str) -> list[Unit]:
     cells: dict[tuple[int, int], list[int]] = {}
     units = []
     bounds = sites.geometry.bounds.to_numpy()
     for row in range(len(sites)):
         west, south, east, north = bounds[row]
         if max(east - west, north - south) > CELL_DEGREES:
-            units.append(_alone(sites, product, row))
+            units.append(_alone(sites, product, source, row))
             continue
         lon, lat = (west + east) / 2 / CELL_DEGREES, (south + north) / 2 / CELL_DEGREES
         cells.setdefault((math.floor(lon), math.floor(lat)), []).append(row)
     for cell, found in sorted(cells.items()):
         name = "_".join(f"{'m' if v < 0 else 'p'}{abs(v)}" for v in cell)
-        units.append(_unit(sites, product, name, found))
+        units.append(_unit(sites, product, source, name, found))
     return units
 
 
@@ -126,9 +166,10 @@ def _by_blocks(sites: gpd.GeoDataFrame, recipe: Recipe, source: Source) -> list[
     _, number = np.unique(group, return_inverse=True)
     n = np.maximum(np.bincount(number), 1)
     anchor = np.stack([np.bincount(number, c) / n for c in centre.T], axis=1)[number]
-    units = [_alone(sites, "landcover", int(row)) for row in np.flatnonzero(across)]
+    land = "landcover", "landcover"
+    units = [_alone(sites, *land, int(row)) for row in np.flatnonzero(across)]
     for name, rows in _quarters(anchor, np.flatnonzero(~across)):
-        units.append(_unit(sites, "landcover", name, rows.tolist()))
+        units.append(_unit(sites, *land, name, rows.tolist()))
     return units
 
 
@@ -162,12 +203,13 @@ def _quarter(
         yield from _quarter(f"{name}{k}", anchor, rows[part == k], *corner, half)
 
 
-def _alone(sites: gpd.GeoDataFrame, product: str, row: int) -> Unit:
+def _alone(sites: gpd.GeoDataFrame, product: str, source: str, row: int) -> Unit:
     name = hashlib.sha256(str(sites["site_id"].iloc[row]).encode()).hexdigest()[:12]
-    return _unit(sites, product, f"site-{name}", [row])
+    return _unit(sites, product, source, f"site-{name}", [row])
 
 
-def _unit(sites: gpd.GeoDataFrame, product: str, name: str, rows: list[int]) -> Unit:
+def _unit(sites: gpd.GeoDataFrame, product: str, source: str, name: str, rows: list[int]) -> Unit:
     shapes = sites.geometry.array[rows]
     window = shapes[0] if len(rows) == 1 else box(*shapes.total_bounds)
-    return Unit(f"{product}-{name}", product, tuple(rows), window)
+    stem = f"{product}-{source}" if product == TRENDS else product
+    return Unit(f"{stem}-{name}", product, source, tuple(rows), window)

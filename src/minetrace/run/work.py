@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +12,10 @@ import geopandas as gpd
 
 from minetrace.catalog import Source
 from minetrace.errors import RunError
-from minetrace.run.attempt import attempt
-from minetrace.run.commit import Entry, Manifest, write_unit
-from minetrace.run.plan import Unit, place_of
+from minetrace.run.attempt import Attempt, attempt
+from minetrace.run.commit import Entry, Manifest, is_full, write_unit
+from minetrace.run.export import save_site
+from minetrace.run.plan import CUBES, Unit, place_of
 from minetrace.schema import Recipe
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ class Job(NamedTuple):
     key: str
     """Hash of all that its results depend on."""
     sites: gpd.GeoDataFrame
-    source: Source
+    sources: Mapping[str, Source]
+    """Of the products that the unit reads, each with the items near it."""
 
 
 class Jobs(Sequence[Job]):
@@ -49,11 +50,12 @@ class Jobs(Sequence[Job]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         unit = self.units[index]
+        place = place_of(unit, self.recipe)
         return Job(
             replace(unit, rows=tuple(range(len(unit.rows)))),
             self.keys[unit.id],
             self.sites.iloc[list(unit.rows)].reset_index(drop=True),
-            self.sources[unit.source].near(place_of(unit, self.recipe)),
+            {name: self.sources[name].near(place) for name in unit.reads(self.sources)},
         )
 
 
@@ -71,6 +73,8 @@ class Work:
 
     recipe: Recipe
     out: Path
+    resume: bool = True
+    """Whether stores of cubes keep the years that they have."""
 
     def __call__(self, job: Job) -> Done:
         """Measure and commit a unit, unless it has been committed in the meantime."""
@@ -79,18 +83,20 @@ class Work:
         found = manifest.find(unit.id, job.key)
         if found is not None:
             return Done(found, mine=False)
-        made = attempt(job.sites, unit, self.recipe, job.source)
         try:
+            made = self._made(job)
             folder = manifest.start(unit.id, job.key)
-            write_unit(folder, rows=made.rows, failures=made.failures, maps=made.maps)
+            write_unit(
+                folder, rows=made.rows, failures=made.failures, maps=made.maps, cubes=made.cubes
+            )
             entry = Entry(
                 unit.id, job.key, unit.product, folder.name,
                 job.sites["site_id"].tolist(),
-                sorted(made.years), sorted(made.items), made.faults,
+                sorted(made.years), sorted(made.items), sorted(made.shown), made.faults,
             )  # fmt: skip
             mine = manifest.publish(entry)
         except OSError as err:
-            if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(err):
                 raise RunError(
                     f"no space is left in {self.out} for unit {unit.id}; free some and run again: "
                     "what is committed is not done twice"
@@ -102,3 +108,10 @@ class Work:
             assert found is not None
             entry = found
         return Done(entry, mine)
+
+    def _made(self, job: Job) -> Attempt:
+        unit, recipe = job.unit, self.recipe
+        if unit.product != CUBES:
+            return attempt(job.sites, unit, recipe, job.sources[unit.source])
+        cubes = self.out / CUBES
+        return save_site(job.sites, unit, recipe, job.sources, cubes, anew=not self.resume)

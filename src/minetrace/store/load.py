@@ -81,11 +81,7 @@ def load_cube(store: Store, *, verify: bool = False) -> xr.DataTree:
     """
     place = open_place(store)
     held = read_held(place)
-    if held.absent:
-        raise StoreError(
-            f"{place.address} misses {len(held.absent)} of its files or parts of them, first "
-            f"{held.absent[0]}; {MEND}"
-        )
+    _refuse_absent(place, held)
     if verify:
         wrong = damaged(place, held)
         if wrong:
@@ -97,6 +93,28 @@ def load_cube(store: Store, *, verify: bool = False) -> xr.DataTree:
     if held.unfinished:
         cube.attrs["unfinished"] = held.unfinished
     return cube
+
+
+def seal_of(store: Store) -> str:
+    """Seal of a saved cube, which another file, item or year of the store would change.
+
+    Raises
+    ------
+    StoreError
+        The place holds no finished cube, or misses files of it.
+    """
+    place = open_place(store)
+    held = read_held(place)
+    _refuse_absent(place, held)
+    return held.units[""][1].seal
+
+
+def _refuse_absent(place: Folder | Bucket, held: Held) -> None:
+    if held.absent:
+        raise StoreError(
+            f"{place.address} misses {len(held.absent)} of its files or parts of them, first "
+            f"{held.absent[0]}; {MEND}"
+        )
 
 
 def read_held(place: Folder | Bucket) -> Held:

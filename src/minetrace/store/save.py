@@ -105,7 +105,8 @@ def _save(cube: xr.DataTree, new: Identity, place: Folder | Bucket, *, resume: b
     for year in new.all_years:
         if any(year in years and year not in held.years[n] for n, years in new.years.items()):
             unit = f"years/{year}"
-            if unit in held.units:
+            # a second unit of the year would repeat the nodes that have it
+            if unit in held.units or any(year in years for years in held.years.values()):
                 raise StoreError(
                     f"{place.address}: {year} is committed without some of the cube's nodes; pass "
                     "resume=False to write it anew with them"
