@@ -1,4 +1,4 @@
-"""Runs whose workers and drivers are killed: the same tables, and nothing done twice."""
+"""Runs under kills, full disks, failing servers and other runs: the same tables, nothing twice."""
 
 from __future__ import annotations
 
@@ -7,46 +7,41 @@ import os
 import random
 import signal
 import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
+import dask
 import pytest
+from distributed import Client, LocalCluster
 
-import minetrace as mt
-from minetrace.run import run_sites
+import forked
+from minetrace.errors import RunError
+from minetrace.run import batch, run_sites
+from minetrace.run.commit import Manifest
 
-KILLS = int(os.environ.get("MINETRACE_KILLS", "2"))
-"""Random moments at which a driver dies; half as many workers. More of them on demand."""
-
-DRIVER = """
-import sys
-import minetrace as mt
-from minetrace.run import plan, run_sites
-
-plan.CELL_DEGREES, plan.MOST_SITES, plan._CHAIN = 0.001, 1, 1
-world, out, scheduler = sys.argv[1:]
-if __name__ == "__main__":
-    sites = mt.read_sites(f"{world}/sites.gpkg", id_column="site_id")
-    def told(done, total, unit):
-        print(done, total, unit or "-", flush=True)
-    run_sites(sites, f"{world}/recipe.toml", out, scheduler=scheduler, workers=2,
-              products=["panel"], progress=told)
-"""
+COUNT = int(os.environ.get("MINETRACE_KILLS", "2"))
+"""Faults of each kind; more of them on demand."""
+SITES = 6
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("world") / "sim"
-    mt.simulate_mines(folder, sites=4, years=range(2016, 2023), seed=3)
-    return folder
+def recipe(tmp_path_factory) -> Path:
+    return forked.make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
-def quiet(world, tmp_path_factory) -> Path:
+def forks(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forks")
+    with forked.warm_forks(folder, recipe, folder / "out", SITES) as context:
+        yield context, folder / "out"
+
+
+@pytest.fixture(scope="module")
+def quiet(recipe, tmp_path_factory) -> Path:
+    """The output of an undisturbed run."""
     out = tmp_path_factory.mktemp("quiet") / "out"
-    sites = mt.read_sites(world / "sites.gpkg", id_column="site_id")
-    run_sites(sites, world / "recipe.toml", out, products=["panel"], scheduler="synchronous")
+    forked.quiet(recipe, out, SITES)
     return out
 
 
@@ -55,63 +50,91 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 
 def committed(out: Path) -> dict[str, int]:
-    """Entries of the manifest and when they were made."""
-    return {p.name: p.stat().st_mtime_ns for p in (out / "manifest").glob("*.json")}
+    """Every file that the manifest lists, and when it was made; each is whole."""
+    manifest, found = Manifest(out), {}
+    for path in manifest.folder.glob("*.json"):
+        unit, _, key = path.stem.rpartition("-")
+        entry = manifest.find(unit, key)
+        assert entry is not None
+        assert entry.files
+        for file in (path, *(manifest.files(entry) / name for name in entry.files)):
+            found[str(file.relative_to(out))] = file.stat().st_mtime_ns
+    return found
 
 
-def start(world: Path, out: Path, scheduler: str) -> subprocess.Popen[str]:
-    code = out.parent / "driver.py"
-    code.write_text(DRIVER)
-    return subprocess.Popen(
-        [sys.executable, str(code), str(world), str(out), scheduler],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def test_a_driver_killed_at_random_moments_goes_on_where_it_was(world, quiet, tmp_path):
-    """Whatever is committed at a kill is not done again, and the end is that of a quiet run."""
-    rng, out = random.Random(0), tmp_path / "out"
-    for _ in range(KILLS):
-        before = committed(out) if out.exists() else {}
-        driver = start(world, out, "threads")
-        with driver:
-            for line in driver.stdout:
-                # some units further than the last time, then somewhere within the next
-                if int(line.split()[0]) > len(before):
-                    break
-            time.sleep(rng.uniform(0, 0.5))
-            driver.send_signal(signal.SIGKILL)
-        after = committed(out)
-        assert {name: after[name] for name in before} == before
-        for path in (out / "manifest").glob("*.json"):
-            assert json.loads(path.read_text())["files"]
-    before = committed(out)
-    with start(world, out, "threads") as driver:
-        driver.communicate()
-    assert driver.returncode == 0
+def assert_as_quiet(out: Path, quiet: Path, before: dict[str, int]) -> None:
+    """The end is that of a quiet run, and what stood in the manifest was not touched."""
     after = committed(out)
-    assert {name: after[name] for name in before} == before
+    assert {name: after.get(name) for name in before} == before
     assert tables(out) == tables(quiet)
+    assert {p.name for p in out.iterdir()} == {p.name for p in quiet.iterdir()}
+    assert {p.suffix for p in (out / "manifest").iterdir()} == {".json"}
     listed = {json.loads(p.read_text())["folder"] for p in (out / "manifest").glob("*.json")}
     assert {p.name for p in (out / "units").iterdir()} == listed
 
 
-def test_workers_killed_in_a_run_change_nothing(world, quiet, tmp_path):
-    """Workers are killed while they are at work; others do what they had in hand."""
-    import psutil
+def fork(context, target, *args) -> int:
+    process = context.Process(target=target, args=args)
+    process.start()
+    process.join(120)
+    return process.exitcode
 
-    rng, out = random.Random(1), tmp_path / "out"
-    wanted, killed = max(1, KILLS // 2), 0
-    with start(world, out, "processes") as driver:
-        for line in driver.stdout:
-            done, total, _ = line.split(maxsplit=2)
-            # a unit more is done: all workers have started and are at work again
-            if 0 < int(done) < int(total) and killed < wanted:
-                time.sleep(rng.uniform(0, 0.5))
-                children = psutil.Process(driver.pid).children(recursive=True)
-                workers = [p for p in children if "spawn_main" in " ".join(p.cmdline())]
-                rng.choice(workers).kill()
-                killed += 1
-    assert killed == wanted
-    assert driver.returncode == 0
-    assert tables(out) == tables(quiet)
+
+def test_a_killed_driver_goes_on_where_it_was(recipe, quiet, forks, tmp_path):
+    """Half of the kills come at changes to files, half at moments."""
+    rng, (context, theirs) = random.Random(0), forks
+    told = tmp_path / "told"
+    assert fork(context, forked.drive, recipe, tmp_path / "first", SITES, told, 0, 0.0) == 0
+    whole = json.loads(told.read_text())
+    assert_as_quiet(tmp_path / "first", quiet, {})
+    assert tables(theirs) == tables(quiet)
+    left = []
+    for number in range(COUNT):
+        out = tmp_path / f"out{number}"
+        at = rng.randint(1, whole["changes"]) if number % 2 == 0 else 0
+        after_s = 0.0 if at else rng.uniform(0.01, whole["took"])
+        code = fork(context, forked.drive, recipe, out, SITES, told, at, after_s)
+        assert code == -signal.SIGKILL or not at
+        before = committed(out) if out.exists() else {}
+        assert fork(context, forked.drive, recipe, out, SITES, told, 0, 0.0) == 0
+        again = json.loads(told.read_text())
+        assert_as_quiet(out, quiet, before)
+        entries = sum(name.startswith("manifest") for name in before)
+        assert again["reused"] == entries
+        left.append(entries)
+    print(f"driver kills: {COUNT}, committed at each: {left} of {whole['units']}")
+
+
+def test_workers_killed_in_a_run_change_nothing(recipe, forks, tmp_path, monkeypatch):
+    """Workers are killed while they are at work; others do what they had in hand."""
+    forked.apart(monkeypatch.setattr)
+    rng, n = random.Random(1), min(36, SITES + COUNT)
+    sites = forked.make_sites(n)
+    run_sites(sites, recipe, tmp_path / "quiet", scheduler="synchronous")
+    monkeypatch.setattr(batch, "Work", forked.Slow)
+    over, killed = threading.Event(), []
+
+    def kill(cluster, client):
+        while len(killed) < COUNT and not over.wait(rng.uniform(0.05, 0.6)):
+            busy = {address for address, keys in client.processing().items() if keys}
+            pids = [w.pid for w in cluster.workers.values() if w.worker_address in busy and w.pid]
+            if pids:
+                killed.append(rng.choice(pids))
+                os.kill(killed[-1], signal.SIGKILL)
+
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):  # fmt: skip
+        killer = threading.Thread(target=kill, args=(cluster, client))
+        killer.start()
+        result = run_sites(sites, recipe, tmp_path / "out", scheduler=client)
+        over.set()
+        killer.join()
+    assert len(killed) == COUNT
+    assert result.complete, result.failures
+    assert tables(tmp_path / "out") == tables(tmp_path / "quiet")
+    print(f"worker kills: {len(killed)}, units: {result.n_units}, elsewhere: {result.n_elsewhere}")

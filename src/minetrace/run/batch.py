@@ -235,7 +235,6 @@ def _finish(
     reused: int,
     elsewhere: int,
 ) -> RunResult:
-    out = manifest.out
     files: dict[str, list[Path]] = {product: [] for product in recipe.products}
     for entry in entries:
         folder = manifest.files(entry)
@@ -252,13 +251,15 @@ def _finish(
             )
     empty = [e for e in entries if not e.items and e.product != MAPS]
     absent = _without_items(sites, recipe, empty)
-    traced, gaps = write_tables(sites, recipe, files, out, known=[*known, *absent])
-    gaps += [row for e, row in zip(empty, absent, strict=True) if traced & set(e.sites)]
-    problems = failure_frame([*known, *gaps])
-    write_table(check_table(problems, FAILURES), out / "failures.parquet")
-    _collect_maps(manifest, entries)
-    _write_summary(out, recipe, entries)
-    return RunResult(out, len(traced), len(entries), reused, elsewhere, problems)
+    with manifest.folder_for("tables") as folder:
+        traced, gaps = write_tables(sites, recipe, files, folder, known=[*known, *absent])
+        gaps += [row for e, row in zip(empty, absent, strict=True) if traced & set(e.sites)]
+        problems = failure_frame([*known, *gaps])
+        write_table(check_table(problems, FAILURES), folder / "failures.parquet")
+        _collect_maps(manifest, entries, folder / "maps")
+        _write_summary(folder / "run.json", recipe, entries)
+        manifest.deliver(folder)
+    return RunResult(manifest.out, len(traced), len(entries), reused, elsewhere, problems)
 
 
 def _without_items(
@@ -275,16 +276,14 @@ def _without_items(
     ]  # fmt: skip
 
 
-def _collect_maps(manifest: Manifest, entries: Sequence[Entry]) -> None:
-    maps = manifest.out / "maps"
-    shutil.rmtree(maps, ignore_errors=True)
+def _collect_maps(manifest: Manifest, entries: Sequence[Entry], maps: Path) -> None:
     maps.mkdir()
     for entry in entries:
         for file in sorted(manifest.files(entry).glob("map*.tif")):
             shutil.copyfile(file, maps / f"{entry.unit}-{file.name}")
 
 
-def _write_summary(out: Path, recipe: Recipe, entries: Sequence[Entry]) -> None:
+def _write_summary(path: Path, recipe: Recipe, entries: Sequence[Entry]) -> None:
     layers: dict[str, set[int]] = {p: set() for p in recipe.products}
     for entry in entries:
         if entry.product != MAPS:
@@ -305,10 +304,7 @@ def _write_summary(out: Path, recipe: Recipe, entries: Sequence[Entry]) -> None:
         "first_disturbance_share": recipe.change.first_disturbance_share,
         "version": __version__,
     }
-    path = out / "run.json"
-    whole = path.with_suffix(".tmp")
-    whole.write_text(json.dumps(summary, indent=1, sort_keys=True))
-    whole.replace(path)
+    path.write_text(json.dumps(summary, indent=1, sort_keys=True))
 
 
 def _legend_text(recipe: Recipe) -> str:

@@ -6,6 +6,7 @@ lists; the next run writes them anew.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,8 +14,8 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -100,11 +101,25 @@ class Manifest:
             path.unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
 
-    def start(self, unit: str, key: str) -> Path:
-        """An empty folder for a unit's files, which no other process has."""
-        folder = self.units / f"{unit}-{key}.{_process()}.{uuid.uuid4().hex[:8]}"
-        folder.mkdir()
-        return folder
+    @contextmanager
+    def folder_for(self, name: str) -> Iterator[Path]:
+        """An empty folder that no other process has, for a unit's files or the run's tables.
+
+        What goes wrong inside takes it away again; `sweep` does so after a kill. That the disk is
+        full is said in a `RunError`.
+        """
+        folder = self.units / f"{name}.{_process()}.{uuid.uuid4().hex[:8]}"
+        try:
+            folder.mkdir()
+            yield folder
+        except BaseException as err:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise RunError(
+                    f"no space is left in {self.out} for {name}; free some and run again: what "
+                    "is committed is not done twice"
+                ) from err
+            raise
 
     def sweep(self) -> None:
         """Remove what processes of this machine left behind when they died."""
@@ -132,19 +147,36 @@ class Manifest:
         for file in folder.iterdir():
             _sync(file)
         entry.files = {p.name: _sha256(p) for p in sorted(folder.iterdir())}
-        path = self._path(entry.unit, entry.key)
-        whole = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        whole = folder / "entry.json"
+        whole.write_text(json.dumps(asdict(entry), indent=1, sort_keys=True))
+        _sync(whole)
         try:
-            whole.write_text(json.dumps(asdict(entry), indent=1, sort_keys=True))
-            _sync(whole)
             # a hard link appears at once and fails if the name is taken
-            os.link(whole, path)
+            os.link(whole, self._path(entry.unit, entry.key))
         except FileExistsError:
             shutil.rmtree(folder, ignore_errors=True)
             return False
-        finally:
-            whole.unlink(missing_ok=True)
+        whole.unlink()
         return True
+
+    def deliver(self, folder: Path) -> None:
+        """Move what a run gathered to where readers look for it; older files of a folder go.
+
+        Files take each other's place one by one, so another run may do the same at the same time.
+        """
+        for part in folder.iterdir():
+            target = self.out / part.name
+            if not part.is_dir():
+                part.replace(target)
+                continue
+            target.mkdir(exist_ok=True)
+            new = [file.name for file in part.iterdir()]
+            for name in new:
+                (part / name).replace(target / name)
+            for old in target.iterdir():
+                if old.name not in new:
+                    old.unlink(missing_ok=True)
+        shutil.rmtree(folder)
 
     def _path(self, unit: str, key: str) -> Path:
         return self.folder / f"{unit}-{key}.json"

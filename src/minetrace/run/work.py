@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 import geopandas as gpd
 
 from minetrace.catalog import Source
-from minetrace.errors import RunError
 from minetrace.grid import surroundings
 from minetrace.run.attempt import attempt
 from minetrace.run.commit import Entry, Manifest, write_unit
@@ -84,8 +82,7 @@ class Work:
         if found is not None:
             return Done(found, mine=False)
         made = attempt(job.sites, unit, self.recipe, job.source)
-        try:
-            folder = manifest.start(unit.id, job.key)
+        with manifest.folder_for(f"{unit.id}-{job.key}") as folder:
             write_unit(folder, rows=made.rows, failures=made.failures, maps=made.maps)
             entry = Entry(
                 unit.id, job.key, unit.product, folder.name,
@@ -93,13 +90,6 @@ class Work:
                 sorted(made.years), sorted(made.items), made.faults,
             )  # fmt: skip
             mine = manifest.publish(entry)
-        except OSError as err:
-            if err.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise RunError(
-                    f"no space is left in {self.out} for unit {unit.id}; free some and run again: "
-                    "what is committed is not done twice"
-                ) from err
-            raise
         if not mine:
             _log.warning("unit %s was committed by another run in the meantime", unit.id)
             found = manifest.find(unit.id, job.key)
