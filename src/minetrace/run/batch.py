@@ -57,7 +57,7 @@ class RunResult:
     n_reused: int
     """Units that an earlier run had committed."""
     n_elsewhere: int
-    """Units that another run on the same folder committed meanwhile."""
+    """Units that another run on the same folder, or a worker that died, committed meanwhile."""
     failures: pd.DataFrame
 
     @property
@@ -202,11 +202,12 @@ def units_at_once(scheduler: object, workers: int | None) -> int:
 def _reason(unit: Unit, err: Exception) -> str:
     """Why a unit has no result, though no file or place is known to be at fault."""
     if type(err).__name__ == "KilledWorker":
+        _log.warning("unit %s: workers died over it", unit.id)
         return (
             "workers died over its unit, most likely for want of memory: give them more, or fewer "
             "units at a time"
         )
-    _log.error("unit %s failed", unit.id, exc_info=err)
+    _log.error("unit %s: failed", unit.id, exc_info=err)
     return f"its unit failed: {redact(causes(err))}"
 
 

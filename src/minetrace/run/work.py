@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from minetrace.catalog import Source
 from minetrace.grid import surroundings
 from minetrace.run.attempt import attempt
 from minetrace.run.commit import Entry, Manifest, write_unit
+from minetrace.run.logs import in_unit
 from minetrace.run.plan import Unit
 from minetrace.schema import Recipe
 
@@ -64,7 +66,7 @@ class Done(NamedTuple):
 
     entry: Entry
     mine: bool
-    """Whether this run committed it; False if another was faster."""
+    """Whether this call committed it; False if another did, of this run or not."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,14 @@ class Work:
 
     def __call__(self, job: Job) -> Done:
         """Measure and commit a unit, unless it has been committed in the meantime."""
+        with in_unit(job.unit.id):
+            start = time.monotonic()
+            _log.info("begins, %d sites", len(job.sites))
+            done = self._do(job)
+            _log.info("ends after %.2f s", time.monotonic() - start)
+        return done
+
+    def _do(self, job: Job) -> Done:
         manifest = Manifest(self.out)
         unit = job.unit
         found = manifest.find(unit.id, job.key)
@@ -91,7 +101,7 @@ class Work:
             )  # fmt: skip
             mine = manifest.publish(entry)
         if not mine:
-            _log.warning("unit %s was committed by another run in the meantime", unit.id)
+            _log.warning("was committed by another run in the meantime")
             found = manifest.find(unit.id, job.key)
             assert found is not None
             entry = found
