@@ -61,7 +61,7 @@ def search(
     Returns
     -------
     list of Item
-        Sorted by time, then id, each once; empty when nothing matches.
+        Sorted by time, then id, each once, as it was updated last; empty when nothing matches.
 
     Raises
     ------
@@ -92,7 +92,9 @@ def search(
     for item in found:
         in_time = years is None or years[0] <= item_time(item).year <= years[1]
         if in_time and covers(item, geometry):
-            kept.setdefault((item.collection_id, item.id), item)
+            known = kept.setdefault((item.collection_id, item.id), item)
+            if _updated(item) > _updated(known):
+                kept[item.collection_id, item.id] = item
     return sorted(kept.values(), key=lambda item: (item_time(item).isoformat(), item.id))
 
 
@@ -118,6 +120,10 @@ def item_time(item: pystac.Item) -> dt.datetime:
     if moment is None:
         raise SourceError(f"item {item.id!r} has neither datetime nor start_datetime")
     return moment
+
+
+def _updated(item: pystac.Item) -> str:
+    return str(item.properties.get("updated") or "")
 
 
 def covers(item: pystac.Item, geometry: BaseGeometry) -> bool:
