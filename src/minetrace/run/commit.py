@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers .odc)
 import pyarrow as pa
-import rasterio
 import xarray as xr
 from odc.geo import CRS
 from pydantic import TypeAdapter
+from rasterio.io import MemoryFile
 
 from minetrace.errors import RunError
 from minetrace.panel import write_table
@@ -218,10 +218,13 @@ def _write_map(dataset: xr.Dataset, path: Path) -> None:
         "dtype": "int16", "crs": _gdal_crs(grid.crs), "transform": grid.affine, "nodata": 0,
         "compress": "DEFLATE", "predictor": "YES", "overview_resampling": "NEAREST",
     }  # fmt: skip
-    with rasterio.open(path, "w", **profile) as dst:
-        for i, name in enumerate(names, 1):
-            dst.write(np.asarray(dataset[name].values, np.int16), i)
-            dst.set_band_description(i, name)
+    # in memory first: of a full disk GDAL tells in many ways, and not always
+    with MemoryFile() as whole:
+        with whole.open(**profile) as dst:
+            for i, name in enumerate(names, 1):
+                dst.write(np.asarray(dataset[name].values, np.int16), i)
+                dst.set_band_description(i, name)
+        path.write_bytes(whole.getbuffer())
 
 
 def _gdal_crs(crs: CRS) -> str:
