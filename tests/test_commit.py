@@ -14,9 +14,10 @@ from minetrace.run.commit import Entry, Manifest
 def committed(out: Path) -> tuple[Manifest, Path]:
     """A manifest with unit ``u`` of key ``k``, and the path of its entry."""
     manifest = Manifest(out)
-    folder = manifest.start("u", "k")
-    (folder / "rows.arrow").write_text("numbers")
-    assert manifest.publish(Entry("u", "k", "landcover", folder.name, ["a"], years=[2000, 2005]))
+    with manifest.folder_for("u-k") as folder:
+        (folder / "rows.arrow").write_text("numbers")
+        entry = Entry("u", "k", "landcover", folder.name, ["a"], years=[2000, 2005])
+        assert manifest.publish(entry)
     return manifest, out / "manifest" / "u-k.json"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import re
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import format_datetime
 from urllib.parse import urlsplit
@@ -15,9 +17,10 @@ import numpy as np
 import pytest
 
 from cogs import grid, make_item, make_source, write_cog
-from minetrace.cubes import failures, load_layers, remote
+from minetrace.cubes import failures, load_layers, remote, windows
 from minetrace.cubes.remote import Patience
 from minetrace.errors import ReadError
+from minetrace.schema import load_legend
 from range_server import KINDS, serve
 
 SIDE = 256
@@ -174,6 +177,53 @@ def test_redirects_elsewhere_are_refused_before_they_are_followed(folder, target
                 web_source(folder), items_at(server.url)[1:2], Patience(tries=1, connect_s=1)
             ).compute()
     assert server.paths() == ["/s1.tif"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_blocks_are_those_of_the_file_whatever_the_server_does(folder, monkeypatch, seed):
+    """Units are planned by them, so a plan under faults is the plan without."""
+    monkeypatch.setattr(windows, "Patience", lambda: QUICK)
+    source = web_source(folder, bands={"landcover": "red"})
+    with serve(folder, fail=0.7, kinds=("429", "503"), seed=seed) as server:
+        assert windows.block_shape(source, items_at(server.url, 1)[0]) == (128, 128)
+        assert server.met
+
+
+def test_no_two_threads_open_the_same_address():
+    """One that holds Python's lock would wait inside GDAL for one that needs it to log a fault."""
+    href, access = "http://127.0.0.1:9/a.tif", remote.Access(None, ("127.0.0.1",), QUICK)
+    remote._trusted.add(("127.0.0.1:9", access.hosts))
+    meet = threading.Barrier(3)
+
+    def path(_):
+        meet.wait(20)
+        return [remote.patiently(str, href, access) for _ in range(2)]
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(path, range(3)))
+    assert all(first == second for first, second in found)
+    assert len({first for first, _ in found}) == 3
+    assert {remote.plain_text(ValueError(first)) for first, _ in found} == {href}
+
+
+def test_many_windows_need_no_try_that_meets_no_fault(tmp_path):
+    """Each of 64 windows is a request; all of them without a fault are never to be expected."""
+    whole = grid(1024)
+    codes = np.random.default_rng(0).integers(1, 200, whole.shape).astype("u1")
+    write_cog(tmp_path / "lc.tif", codes, whole)
+    parts = [whole[y : y + 128, x : x + 128] for y in range(0, 1024, 128)
+             for x in range(0, 1024, 128)]  # fmt: skip
+    source = web_source(tmp_path, bands={"landcover": "red"})
+    with serve(tmp_path, fail=0.3, seed=0, stall_s=0.2) as server:
+        item = make_item("lc", {"red": f"{server.url}/lc.tif"}, whole, dtype="uint8")
+        read = windows.read_codes(
+            source, [item], load_legend("glc_fcs30d"), parts, patience=Patience(8, 0.01, stall_s=1)
+        )
+        assert server.met.total() > 10
+    assert read.lost == ()
+    expected = [codes[y : y + 128, x : x + 128].ravel() for y in range(0, 1024, 128)
+                for x in range(0, 1024, 128)]  # fmt: skip
+    np.testing.assert_array_equal(read.codes[0], np.concatenate(expected))
 
 
 # ── keys and tokens ──────────────────────────────────────────────────────────────────────────

@@ -61,7 +61,7 @@ def search(
     Returns
     -------
     list of Item
-        Sorted by time, then id, each once; empty when nothing matches.
+        Sorted by time, then id, each once, as it was updated last; empty when nothing matches.
 
     Raises
     ------
@@ -93,7 +93,10 @@ def search(
         in_time = years is None or any(years[0] <= y <= years[1] for y in _years(item))
         if in_time and covers(item, geometry):
             # an id is that of one item within a collection only
-            kept.setdefault((item.collection_id or item.get_self_href(), item.id), item)
+            key = item.collection_id or item.get_self_href(), item.id
+            known = kept.setdefault(key, item)
+            if _updated(item) > _updated(known):
+                kept[key] = item
     return sorted(kept.values(), key=lambda item: (item_time(item).isoformat(), item.id))
 
 
@@ -141,6 +144,10 @@ def _years(item: pystac.Item) -> list[int]:
     if isinstance(held, list) and held and all(isinstance(year, int) for year in held):
         return held
     return [item_time(item).year]
+
+
+def _updated(item: pystac.Item) -> str:
+    return str(item.properties.get("updated") or "")
 
 
 def covers(item: pystac.Item, geometry: BaseGeometry) -> bool:

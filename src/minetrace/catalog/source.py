@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,8 @@ class Source:
         return replace(self, items=items, part_of=self.collections)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the tree, which a copy makes again where it needs it."""
-        return {k: v for k, v in self.__dict__.items() if k != "outlines"}
+        """Without what a copy works out again where it needs it."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def asset_key(self, variable: str) -> str:
         """Asset that holds a cube variable."""

@@ -30,6 +30,7 @@ RETRY = Retry(
     status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None,
 )  # fmt: skip
 _HOPS = 5
+_log = logging.getLogger(__name__)
 
 
 class _NoQueries(logging.Filter):
@@ -121,6 +122,7 @@ def fetch(
             raise UnavailableError(
                 f"{what} {redact(url)} did not answer ({reason}) in {_TRIES} tries; try again later"
             ) from None
+        _log.info("%s %s is asked again: %s", what, redact(url), reason)
         retry.sleep(raw)
 
 

@@ -168,7 +168,10 @@ def run(
         markup=False,
     )
     if result.n_elsewhere:
-        console.out.print(f"{result.n_elsewhere} units were committed by another run meanwhile")
+        console.out.print(
+            f"{result.n_elsewhere} units were committed meanwhile, by another run or a worker that "
+            "died"
+        )
     if report and "panel" in products:
         console.out.print(str(write_report(out)), markup=False, soft_wrap=True)
     return Exit.COMPLETE if result.complete else Exit.GAPS

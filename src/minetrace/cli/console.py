@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,11 +14,12 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
 _PLAIN_WIDTH = 120
+_LINE_S = 60.0
+"""A line without a terminal is due after so long, or when a tenth is done."""
 
 
 def _console(*, stderr: bool) -> Console:
@@ -38,14 +40,15 @@ Step = Callable[[int, int, str], None]
 
 @contextmanager
 def progress(*titles: str) -> Iterator[list[Step]]:
-    """One bar per title on a terminal, one line per tenth without one.
+    """One bar per title on a terminal, a line per tenth and minute without one.
 
-    A bar pulses until its step first reports.
+    Both tell rate and time left, of what is done after the step's first report: what an earlier
+    run had done took no time. A bar pulses until then.
     """
     if err.is_terminal:
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), TimeRemainingColumn(),
+            TimeElapsedColumn(), TextColumn("{task.fields[pace]}"),
         )  # fmt: skip
         with Progress(*columns, console=err) as bars:
             yield [_bar(bars, title) for title in titles]
@@ -54,26 +57,61 @@ def progress(*titles: str) -> Iterator[list[Step]]:
 
 
 def _bar(bars: Progress, title: str) -> Step:
-    task = bars.add_task(title, total=None)
+    task = bars.add_task(title, total=None, pace="")
+    pace = _Pace()
 
     def step(done: int, total: int, name: str) -> None:
         if done or total > 1:
-            bars.update(task, completed=done, total=total)
+            bars.update(task, completed=done, total=total, pace=pace.text(done, total))
 
     return step
 
 
 def _lines(title: str) -> Step:
-    shown = -1
+    shown, at = -1, 0.0
+    pace = _Pace()
 
     def step(done: int, total: int, name: str) -> None:
-        nonlocal shown
-        tenth = 10 * done // max(total, 1)
-        if tenth > shown:
-            shown = tenth
-            err.print(f"{title}: {done}/{total} {name}".rstrip(), soft_wrap=True)
+        nonlocal shown, at
+        tenth, told = 10 * done // max(total, 1), pace.text(done, total)
+        if tenth > shown or time.monotonic() - at >= _LINE_S:
+            shown, at = tenth, time.monotonic()
+            err.print(", ".join(filter(None, (f"{title}: {done}/{total}", told))), soft_wrap=True)
 
     return step
+
+
+class _Pace:
+    """How fast something goes on, and how long it will take."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def text(self, done: int, total: int) -> str:
+        """Rate and time left; nothing is known at the first report."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done, now
+        n, seconds = done - self._first[0], now - self._first[1]
+        if n <= 0 or seconds <= 0:
+            return ""
+        left = f", {_span((total - done) * seconds / n)} left" if done < total else ""
+        return _rate(n / seconds) + left
+
+
+def _rate(per_s: float) -> str:
+    """A rate in the unit that leaves a number above one, if there is one."""
+    for unit, seconds in (("s", 1), ("min", 60)):
+        if per_s * seconds >= 1:
+            return f"{per_s * seconds:.3g}/{unit}"
+    return f"{per_s * 3600:.3g}/h"
+
+
+def _span(seconds: float) -> str:
+    """Hours, minutes and seconds as a clock shows them."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"
 
 
 def table(frame: pd.DataFrame, title: str) -> None:

@@ -3,6 +3,9 @@
 GDAL remembers a failed request, and the half of a block that came before a connection broke, for
 as long as the process lives. A second try therefore goes to an address that differs in its
 fragment: no server sees that, and GDAL takes it for another file.
+
+So do two threads. One that wants what another is fetching would wait for it inside GDAL, at times
+with Python's lock, which the other needs to log that its request failed: both would wait for good.
 """
 
 from __future__ import annotations
@@ -26,10 +29,11 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from minetrace.catalog import Signer
+from minetrace.catalog import Signer, redact
 from minetrace.catalog.redirects import resolve
 from minetrace.errors import HrefError, ReadError, UnavailableError, causes
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 # odc-geo asserts when an opened file has no CRS, as a damaged one has not
@@ -138,6 +142,7 @@ def patiently(do: Callable[[str], _T], href: str, access: Access) -> _T:
     patience, verdict = access.patience, _Verdict("", passing=True)
     for turn in range(patience.tries):
         if turn:
+            _log.info("%s is asked again: %s", redact(href), verdict.reason)
             own = min(patience.delay_s * 2 ** (turn - 1), 16.0) * random.uniform(0.5, 1.0)
             time.sleep(max(own, min(verdict.wait_s, patience.longest_s)))
         fault = ""
@@ -164,7 +169,7 @@ def _once(do: Callable[[str], _T], href: str, access: Access) -> _T:
     if host not in _trusted:
         resolve(address, hosts=access.hosts, headers=headers)
         _trusted.add(host)
-    again = _failed.get(href, 0)
+    again = f"{threading.get_ident()}.{_failed.get(href, 0)}"
     patience = access.patience
     settings = {
         **_FAR,
@@ -176,7 +181,7 @@ def _once(do: Callable[[str], _T], href: str, access: Access) -> _T:
     if headers:
         settings["GDAL_HTTP_HEADERS"] = "\r\n".join(f"{k}: {v}" for k, v in headers.items())
     with rasterio.Env(**settings):
-        return do(f"/vsicurl/{address}" + (f"#{again}.tif" if again else ""))
+        return do(f"/vsicurl/{address}#{again}.tif")
 
 
 def _signed(href: str, access: Access) -> tuple[str, Mapping[str, str]]:
@@ -234,7 +239,7 @@ def _seconds(later: str | None) -> float:
 def plain_text(err: BaseException) -> str:
     """Messages of an error and its causes, addresses without their queries."""
     text = _QUERY.sub("", causes(err)).replace("/vsicurl/", "")
-    return re.sub(r"#\d+\.tif", "", text)
+    return re.sub(r"#\d+\.\d+\.tif", "", text)
 
 
 class _Redact(logging.Filter):

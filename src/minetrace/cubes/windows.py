@@ -130,7 +130,8 @@ def block_shape(source: Source, item: pystac.Item) -> tuple[int, int]:
     """Rows and columns of the blocks of an item's land cover; 512 each if it cannot be read."""
     key, band = band_of(source, item, source.asset_key("landcover"))
     href = claim(source, item, key, band).href
-    access = Access(source.signer(), source.config.hosts, Patience(tries=1))
+    # units are planned by it: a guess after a fault would plan others than the run before
+    access = Access(source.signer(), source.config.hosts, Patience())
 
     def shape(path: str) -> tuple[int, int]:
         with rasterio.open(path, driver=driver_of(href), sharing=False) as opened:
@@ -147,29 +148,28 @@ def _read_file(
     href: str, layers: Sequence[_Layer], target: _Target, access: Access, *, over: bool
 ) -> set[int]:
     """Lay down all layers of a file in all windows; return the windows where that failed."""
-    every = range(len(target.windows))
+    left = list(range(len(target.windows)))
+    lost: set[int] = set()
 
-    def attempt(path: str, which: Sequence[int]) -> None:
+    def attempt(path: str) -> None:
         with rasterio.open(path, driver=driver_of(href), sharing=False) as opened:
             for layer in layers:
                 check(layer.claim, opened, layer.band)
             refuse_bomb(opened, layers[0].band)
-            for window in which:
-                _lay(opened, layers, target, window, over=over)
+            while left:
+                _lay(opened, layers, target, left[0], over=over)
+                left.pop(0)
 
-    try:
-        patiently(lambda path: attempt(path, every), href, access)
-    except ReadError:
-        if is_remote(href) or len(target.windows) == 1:
-            return set(every)
-    else:
-        return set()
-    lost = set()
-    for window in every:
+    while left:
+        before = len(left)
         try:
-            patiently(lambda path, w=window: attempt(path, [w]), href, access)  # type: ignore[misc]
+            patiently(attempt, href, access)
         except ReadError:
-            lost.add(window)
+            if not is_remote(href):
+                lost.add(left.pop(0))
+            elif len(left) == before:
+                return lost | set(left)
+            # with many windows a round may fail and still have got on
     return lost
 
 

@@ -57,7 +57,7 @@ class RunResult:
     n_reused: int
     """Units that an earlier run had committed."""
     n_elsewhere: int
-    """Units that another run on the same folder committed meanwhile."""
+    """Units that another run on the same folder, or a worker that died, committed meanwhile."""
     failures: pd.DataFrame
 
     @property
@@ -205,11 +205,12 @@ def units_at_once(scheduler: object, workers: int | None) -> int:
 def _reason(unit: Unit, err: Exception) -> str:
     """Why a unit has no result, though no file or place is known to be at fault."""
     if type(err).__name__ == "KilledWorker":
+        _log.warning("unit %s: workers died over it", unit.id)
         return (
             "workers died over its unit, most likely for want of memory: give them more, or fewer "
             "units at a time"
         )
-    _log.error("unit %s failed", unit.id, exc_info=err)
+    _log.error("unit %s: failed", unit.id, exc_info=err)
     return f"its unit failed: {redact(causes(err))}"
 
 
@@ -239,7 +240,6 @@ def _finish(
     reused: int,
     elsewhere: int,
 ) -> RunResult:
-    out = manifest.out
     files: dict[str, list[Path]] = {product: [] for product in recipe.products}
     beside: list[Failure] = []
     for unit, reason in lost:
@@ -252,19 +252,22 @@ def _finish(
             table = read_table(folder / "failures.parquet").astype(object)
             rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
             (known if unit.product in files else beside).extend(rows)
-    if "panel" in products:
-        traced, gaps = _tables(sites, known, recipe, files, ended, out)
-    else:
-        traced = {site_id for _, entry in ended for site_id in entry.shown}
-        gaps = not_shown(sites, ended, beside)
-        if not traced:
-            reasons = dict.fromkeys(str(row["reason"]) for row in [*known, *beside, *gaps][:3])
-            raise RunError(f"none of {len(sites)} sites gave a result: {'; '.join(reasons)}")
-    problems = failure_frame([*known, *beside, *gaps])
-    write_table(check_table(problems, FAILURES), out / "failures.parquet")
-    collect(manifest, ended, products)
-    _write_summary(out, recipe, ended, {unit.source for unit, _ in [*ended, *lost]})
-    return RunResult(out, len(traced), len(ended), reused, elsewhere, problems)
+    with manifest.folder_for("tables") as folder:
+        if "panel" in products:
+            traced, gaps = _tables(sites, known, recipe, files, ended, folder)
+        else:
+            traced = {site_id for _, entry in ended for site_id in entry.shown}
+            gaps = not_shown(sites, ended, beside)
+            if not traced:
+                reasons = dict.fromkeys(str(row["reason"]) for row in [*known, *beside, *gaps][:3])
+                raise RunError(f"none of {len(sites)} sites gave a result: {'; '.join(reasons)}")
+        problems = failure_frame([*known, *beside, *gaps])
+        write_table(check_table(problems, FAILURES), folder / "failures.parquet")
+        collect(manifest, ended, products, folder)
+        read = {unit.source for unit, _ in [*ended, *lost]}
+        _write_summary(folder / "run.json", recipe, ended, read)
+        manifest.deliver(folder)
+    return RunResult(manifest.out, len(traced), len(ended), reused, elsewhere, problems)
 
 
 def _tables(
@@ -305,7 +308,7 @@ def _without_items(
 
 
 def _write_summary(
-    out: Path, recipe: Recipe, ended: Sequence[tuple[Unit, Entry]], read: set[str]
+    path: Path, recipe: Recipe, ended: Sequence[tuple[Unit, Entry]], read: set[str]
 ) -> None:
     layers: dict[str, set[int]] = {p: set() for p in recipe.products if p in read}
     for unit, entry in ended:
@@ -328,10 +331,7 @@ def _write_summary(
         "first_disturbance_share": recipe.change.first_disturbance_share,
         "version": __version__,
     }
-    path = out / "run.json"
-    whole = path.with_suffix(".tmp")
-    whole.write_text(json.dumps(summary, indent=1, sort_keys=True))
-    whole.replace(path)
+    path.write_text(json.dumps(summary, indent=1, sort_keys=True))
 
 
 def _report(progress: Progress | None, done: int, total: int, unit: str) -> None:

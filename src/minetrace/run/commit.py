@@ -14,17 +14,17 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import rasterio
 import xarray as xr
 from odc.geo import CRS
 from pydantic import TypeAdapter
+from rasterio.io import MemoryFile
 
 from minetrace.cubes import node_grid
 from minetrace.errors import RunError
@@ -105,11 +105,25 @@ class Manifest:
             path.unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
 
-    def start(self, unit: str, key: str) -> Path:
-        """An empty folder for a unit's files, which no other process has."""
-        folder = self.units / f"{unit}-{key}.{_process()}.{uuid.uuid4().hex[:8]}"
-        folder.mkdir()
-        return folder
+    @contextmanager
+    def folder_for(self, name: str) -> Iterator[Path]:
+        """An empty folder that no other process has, for a unit's files or the run's tables.
+
+        What goes wrong inside takes it away again; `sweep` does so after a kill. That the disk is
+        full is said in a `RunError`.
+        """
+        folder = self.units / f"{name}.{_process()}.{uuid.uuid4().hex[:8]}"
+        try:
+            folder.mkdir()
+            yield folder
+        except BaseException as err:
+            shutil.rmtree(folder, ignore_errors=True)
+            if is_full(err):
+                raise RunError(
+                    f"no space is left in {self.out} for {name}; free some and run again: what "
+                    "is committed is not done twice"
+                ) from err
+            raise
 
     def sweep(self) -> None:
         """Remove what processes of this machine left behind when they died."""
@@ -137,19 +151,36 @@ class Manifest:
         for file in folder.iterdir():
             _sync(file)
         entry.files = {p.name: _sha256(p) for p in sorted(folder.iterdir())}
-        path = self._path(entry.unit, entry.key)
-        whole = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        whole = folder / "entry.json"
+        whole.write_text(json.dumps(asdict(entry), indent=1, sort_keys=True))
+        _sync(whole)
         try:
-            whole.write_text(json.dumps(asdict(entry), indent=1, sort_keys=True))
-            _sync(whole)
             # a hard link appears at once and fails if the name is taken
-            os.link(whole, path)
+            os.link(whole, self._path(entry.unit, entry.key))
         except FileExistsError:
             shutil.rmtree(folder, ignore_errors=True)
             return False
-        finally:
-            whole.unlink(missing_ok=True)
+        whole.unlink()
         return True
+
+    def deliver(self, folder: Path) -> None:
+        """Move what a run gathered to where readers look for it; older files of a folder go.
+
+        Files take each other's place one by one, so another run may do the same at the same time.
+        """
+        for part in folder.iterdir():
+            target = self.out / part.name
+            if not part.is_dir():
+                part.replace(target)
+                continue
+            target.mkdir(exist_ok=True)
+            new = [file.name for file in part.iterdir()]
+            for name in new:
+                (part / name).replace(target / name)
+            for old in target.iterdir():
+                if old.name not in new:
+                    old.unlink(missing_ok=True)
+        shutil.rmtree(folder)
 
     def _path(self, unit: str, key: str) -> Path:
         return self.folder / f"{unit}-{key}.json"
@@ -197,12 +228,15 @@ def _write_map(dataset: xr.Dataset, path: Path) -> None:
         "nodata": 0 if dtype.kind == "i" else np.nan,
         "compress": "DEFLATE", "predictor": "YES", "overview_resampling": "NEAREST",
     }  # fmt: skip
-    with rasterio.open(path, "w", **profile) as dst:
-        dst.update_tags(**dataset.attrs)
-        for i, name in enumerate(names, 1):
-            dst.write(dataset[name].values, i)
-            dst.set_band_description(i, str(name))
-            dst.set_band_unit(i, str(dataset[name].attrs.get("units", "1")))
+    # in memory first: of a full disk GDAL tells in many ways, and not always
+    with MemoryFile() as whole:
+        with whole.open(**profile) as dst:
+            dst.update_tags(**dataset.attrs)
+            for i, name in enumerate(names, 1):
+                dst.write(dataset[name].values, i)
+                dst.set_band_description(i, str(name))
+                dst.set_band_unit(i, str(dataset[name].attrs.get("units", "1")))
+        path.write_bytes(whole.getbuffer())
 
 
 def _gdal_crs(crs: CRS) -> str:

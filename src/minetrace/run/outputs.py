@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import geopandas as gpd
 
@@ -16,18 +17,17 @@ Ended = Sequence[tuple[Unit, Entry]]
 """Units with what was committed for them."""
 
 
-def collect(manifest: Manifest, ended: Ended, products: Sequence[str]) -> None:
-    """Copy rasters out of the units, and list the stores of cubes."""
+def collect(manifest: Manifest, ended: Ended, products: Sequence[str], folder: Path) -> None:
+    """Copy rasters out of the units into a folder to be delivered, and list the stores of cubes."""
     for product in (MAPS, TRENDS):
-        folder = manifest.out / product
-        # beside new tables those of an earlier run would be taken for theirs
-        if product in products or "panel" in products:
-            shutil.rmtree(folder, ignore_errors=True)
         if product in products:
-            folder.mkdir()
-        for entry in (e for unit, e in ended if unit.product == product):
-            for file in sorted(manifest.files(entry).glob("map*.tif")):
-                shutil.copyfile(file, folder / f"{entry.unit}-{file.name}")
+            (folder / product).mkdir()
+            for entry in (e for unit, e in ended if unit.product == product):
+                for file in sorted(manifest.files(entry).glob("map*.tif")):
+                    shutil.copyfile(file, folder / product / f"{entry.unit}-{file.name}")
+        elif "panel" in products:
+            # beside new tables those of an earlier run would be taken for theirs
+            shutil.rmtree(manifest.out / product, ignore_errors=True)
     if any(entry.shown for unit, entry in ended if unit.product == CUBES):
         write_catalog(manifest.out / CUBES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any, NamedTuple
 import geopandas as gpd
 
 from minetrace.catalog import Source
-from minetrace.errors import RunError
 from minetrace.run.attempt import Attempt, attempt
-from minetrace.run.commit import Entry, Manifest, is_full, write_unit
+from minetrace.run.commit import Entry, Manifest, write_unit
 from minetrace.run.export import save_site
+from minetrace.run.logs import in_unit
 from minetrace.run.plan import CUBES, Unit, place_of
 from minetrace.schema import Recipe
 
@@ -64,7 +65,7 @@ class Done(NamedTuple):
 
     entry: Entry
     mine: bool
-    """Whether this run committed it; False if another was faster."""
+    """Whether this call committed it; False if another did, of this run or not."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,21 @@ class Work:
 
     def __call__(self, job: Job) -> Done:
         """Measure and commit a unit, unless it has been committed in the meantime."""
+        with in_unit(job.unit.id):
+            start = time.monotonic()
+            _log.info("begins, %d sites", len(job.sites))
+            done = self._do(job)
+            _log.info("ends after %.2f s", time.monotonic() - start)
+        return done
+
+    def _do(self, job: Job) -> Done:
         manifest = Manifest(self.out)
         unit = job.unit
         found = manifest.find(unit.id, job.key)
         if found is not None:
             return Done(found, mine=False)
-        try:
+        with manifest.folder_for(f"{unit.id}-{job.key}") as folder:
             made = self._made(job)
-            folder = manifest.start(unit.id, job.key)
             write_unit(
                 folder, rows=made.rows, failures=made.failures, maps=made.maps, cubes=made.cubes
             )
@@ -95,15 +103,8 @@ class Work:
                 sorted(made.years), sorted(made.items), sorted(made.shown), made.faults,
             )  # fmt: skip
             mine = manifest.publish(entry)
-        except OSError as err:
-            if is_full(err):
-                raise RunError(
-                    f"no space is left in {self.out} for unit {unit.id}; free some and run again: "
-                    "what is committed is not done twice"
-                ) from err
-            raise
         if not mine:
-            _log.warning("unit %s was committed by another run in the meantime", unit.id)
+            _log.warning("was committed by another run in the meantime")
             found = manifest.find(unit.id, job.key)
             assert found is not None
             entry = found
