@@ -57,6 +57,8 @@ _FAR: dict[str, Any] = {
     "GDAL_HTTP_MAX_RETRY": "3",
 }
 _DRIVERS = {".jp2": "JP2OpenJPEG", ".png": "PNG"}
+_BELIEVED = 3
+"""Times that a file of the web may differ from its item before that is taken to be so."""
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _QUERY = re.compile(r"\?[^\s'\"<>]*")
 _KEY = re.compile(r"(GDAL_HTTP_HEADERS).*", re.DOTALL)
@@ -139,7 +141,7 @@ def patiently(do: Callable[[str], _T], href: str, access: Access) -> _T:
             reason = plain_text(err)
         # outside the handler: the message of GDAL must not hang on as context
         raise ReadError(reason)
-    patience, verdict = access.patience, _Verdict("", passing=True)
+    patience, verdict, differed = access.patience, _Verdict("", passing=True), 0
     for turn in range(patience.tries):
         if turn:
             _log.info("%s is asked again: %s", redact(href), verdict.reason)
@@ -154,13 +156,23 @@ def patiently(do: Callable[[str], _T], href: str, access: Access) -> _T:
             verdict = _Verdict(plain_text(err), passing=False)
         except GDAL_FAULTS as err:
             fault = plain_text(err)
+        except ReadError as err:
+            # GDAL may open a file of whose head it got a part, and that lacks a place, say
+            differed += 1
+            verdict = _Verdict(str(err), passing=differed < _BELIEVED)
+            _rename(href)
         if fault:
-            with _guard:
-                _failed[href] = _failed.get(href, 0) + 1
+            _rename(href)
             verdict = _diagnose(href, access, fault)
         if not verdict.passing:
             raise ReadError(verdict.reason)
     raise ReadError(f"{verdict.reason} (given up after {patience.tries} tries)")
+
+
+def _rename(href: str) -> None:
+    """Let the next try go to an address that GDAL does not know."""
+    with _guard:
+        _failed[href] = _failed.get(href, 0) + 1
 
 
 def _once(do: Callable[[str], _T], href: str, access: Access) -> _T:
