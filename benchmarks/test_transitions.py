@@ -237,5 +237,4 @@ def test_extra_memory(benchmark, face, dtype):
 
     share = benchmark.pedantic(run, rounds=1)
     benchmark.extra_info["peak_extra_memory_over_input"] = share
-    # areas need all codes at once as uint8, which for int16 is half of the input
-    assert share < 0.5 or (face, dtype) == ("transition_areas", "int16")
+    assert share < 0.5

@@ -33,7 +33,7 @@ TESTS = {
     "mosaic": ("scenes",),
     "network": ("slopes",),
     "normal": ("serial",),
-    "runs": ("zones",),
+    "runs": ("zones", "change"),
     "slopes": ("slopes",),
     "stacks": ("composite",),
     "strips": ("zonal",),

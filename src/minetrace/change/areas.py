@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -10,11 +12,25 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from minetrace.change.codes import Codes, as_codes, checked_legend, describe, layer_years
+from minetrace.change.codes import (
+    Codes,
+    as_codes,
+    checked_legend,
+    code_kinds,
+    describe,
+    fixed_codes,
+    flat_layers,
+    known_kinds,
+    layer_years,
+    refuse,
+)
 from minetrace.change.sums import LandAccount, LandSums, composition_table, keyed_table, sum_land
-from minetrace.kernels.transitions import zone_composition
+from minetrace.kernels.transitions import codes_present, zone_composition
 from minetrace.schema import Kind, Legend, fill_value, load_legend
 from minetrace.zones import Coverage, Zones, cell_km2, cell_shares, cover, geobox_of, space_last
+
+_BANDS = 8
+"""Bands of rows that codes of another type than uint8 are converted in, one after the other."""
 
 
 def transition_areas(
@@ -217,10 +233,31 @@ def land_sums(
     landcover: xr.DataArray, zones: Zones, *, legend: str | Legend, min_persistence: int = 1
 ) -> tuple[NDArray[np.int64], LandSums]:
     """Years of the layers, and what `land_account` makes its tables of; parameters as there."""
-    layers = _read(landcover, zones, legend, min_persistence)
-    codes = layers.codes
-    sums = sum_land(codes.values, codes.lut, min_persistence, zones.runs, layers.km2, layers.share)
-    return layers.years, sums
+    classes = checked_legend(legend, landcover, min_persistence)
+    years, fill = layer_years(landcover), fill_value(landcover)
+    km2, share = cell_km2(zones, geobox_of(landcover)), cell_shares(zones)
+    values = space_last(landcover)
+    lut = code_kinds(classes, fill)
+    kinds = known_kinds(lut)
+    present = np.zeros(256, np.bool_)
+    strange = [np.empty(0, values.dtype)]
+    sums = LandSums.empty(len(zones), years.size)
+    # areas are rounded so that bands of rows add up to the same numbers as the whole
+    for band in _bands(values):
+        codes, outside = fixed_codes(values[:, band], fill)
+        runs = zones.runs.in_rows(band)
+        sums.add(sum_land(codes, kinds, min_persistence, runs, km2, share))
+        present |= codes_present(flat_layers(codes))
+        strange.append(outside)
+    refuse(present, np.concatenate(strange), classes, lut, describe(landcover))
+    return years, sums
+
+
+def _bands(values: NDArray[Any]) -> Iterator[slice]:
+    """Bands of rows: one for all if the kernels can read the codes as they are."""
+    n_row = values.shape[1]
+    step = max(1, n_row if values.dtype.itemsize == 1 else -(-n_row // _BANDS))
+    return (slice(start, min(start + step, n_row)) for start in range(0, n_row, step))
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,10 +272,8 @@ class _Layers:
     """Share of every cell inside its site."""
 
 
-def _read(
-    landcover: xr.DataArray, zones: Zones, legend: str | Legend, min_persistence: int = 1
-) -> _Layers:
-    classes = checked_legend(legend, landcover, min_persistence)
+def _read(landcover: xr.DataArray, zones: Zones, legend: str | Legend) -> _Layers:
+    classes = checked_legend(legend, landcover, 1)
     years = layer_years(landcover)
     km2 = cell_km2(zones, geobox_of(landcover))
     codes = as_codes(space_last(landcover), classes, fill_value(landcover), describe(landcover))

@@ -63,14 +63,21 @@ def layer_years(landcover: xr.DataArray) -> NDArray[np.int64]:
 
 def as_codes(values: NDArray[Any], legend: Legend, fill: float | None, where: str) -> Codes:
     """Codes ``(time, ...)`` as uint8, all of them known to the legend."""
-    codes, outside = narrow(values, fill)
-    codes = codes.view()
-    # kernels are compiled once more for arrays that can be written to
-    codes.flags.writeable = False
+    codes, outside = fixed_codes(values, fill)
     lut = code_kinds(legend, fill)
     present = codes_present(flat_layers(codes))
     refuse(present, outside, legend, lut, where)
     return Codes(codes, lut, np.flatnonzero(present))
+
+
+def fixed_codes(
+    values: NDArray[Any], fill: float | None
+) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    """As `narrow`, read-only: kernels are compiled once more for arrays that can be written to."""
+    codes, outside = narrow(values, fill)
+    codes = codes.view()
+    codes.flags.writeable = False
+    return codes, outside
 
 
 def flat_layers(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -85,6 +92,11 @@ def code_kinds(legend: Legend, fill: float | None) -> NDArray[np.uint8]:
         code = int(fill) if 0 <= fill <= _FILL_CODE else _FILL_CODE
         lut[code] = Kind.NODATA if lut[code] == UNKNOWN else lut[code]
     return lut
+
+
+def known_kinds(lut: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Kinds with no data for unknown codes, which are refused once all of them were met."""
+    return np.where(lut == UNKNOWN, np.uint8(Kind.NODATA), lut)
 
 
 def narrow(

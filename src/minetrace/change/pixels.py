@@ -15,12 +15,13 @@ from minetrace.change.codes import (
     code_kinds,
     describe,
     flat_layers,
+    known_kinds,
     layer_years,
     narrow,
     refuse,
 )
 from minetrace.kernels.transitions import add_pixels, empty_account
-from minetrace.schema import CHANGE, UNKNOWN, Kind, Legend, fill_value
+from minetrace.schema import CHANGE, Legend, fill_value
 from minetrace.trends import as_dataset
 
 _BAND_VALUES = 2**20
@@ -120,8 +121,7 @@ def _change_block(
     shape = values.shape[1:]
     rows = values.reshape(years.size, *(shape or (1,)))
     lut = code_kinds(legend, fill)
-    kinds = lut.copy()
-    kinds[lut == UNKNOWN] = Kind.NODATA  # refused below, once all such codes are known
+    kinds = known_kinds(lut)
     account = empty_account(years.size, math.prod(shape))
     strange = [np.empty(0, values.dtype)]
     for band in _bands(rows):

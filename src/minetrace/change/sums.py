@@ -44,6 +44,19 @@ class LandSums:
     """float64 ``(site, time, cover, 4)``: km² disturbed and reclaimed by cover type, and of both
     the ground that was counted for the first time."""
 
+    @classmethod
+    def empty(cls, n_site: int, n_time: int) -> LandSums:
+        """Sums of no pixels."""
+        return cls(
+            np.zeros((n_site, n_time, len(Kind), 2)),
+            np.zeros((n_site, n_time, len(COVERS), len(FLOWS))),
+        )
+
+    def add(self, part: LandSums) -> None:
+        """Take in the sums of other pixels of the same sites and layers."""
+        self.kinds[...] += part.kinds
+        self.flows[...] += part.flows
+
     def account(self, site_ids: Collection[str], years: NDArray[np.int64]) -> LandAccount:
         """Tables of the sites, one row a layer, and from the second layer on one a cover type."""
         return LandAccount(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.jit import jit
+from minetrace.kernels.jit import jit, jit_inline
 from minetrace.kernels.medoid import largest, medoids, take, unpack
 from minetrace.kernels.network import comparators, sort_columns
 from minetrace.kernels.stacks import PLAIN, Packing, hide_gaps, nodata, pieces
@@ -229,7 +229,7 @@ def _percentiles(
         _pick(rows, count, share, scale, offset, out[start : start + width])
 
 
-@jit
+@jit_inline
 def _gather(
     values: NDArray[Any],
     start: int,
@@ -264,7 +264,7 @@ def _gather(
                 count[i] += seen
 
 
-@jit
+@jit_inline
 def _pick(
     rows: NDArray[Any],
     count: NDArray[np.uint16],

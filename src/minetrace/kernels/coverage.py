@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.jit import jit
+from minetrace.kernels.jit import jit, jit_inline
 
 _SLIVER = 1e-10
 _RUNS = 2**12
@@ -153,7 +153,7 @@ def _windows(
     return windows
 
 
-@jit
+@jit_inline
 def _split_row(
     share: NDArray[np.float64],
     row: int,
@@ -218,7 +218,7 @@ def _cover(
     _sum_rows(steps)
 
 
-@jit
+@jit_inline
 def _sum_rows(steps: NDArray[np.float64]) -> None:
     """Replace every row by the size of its running sum: the way of winding gives its sign."""
     n_rows, n_cols = steps.shape[0], steps.shape[1] - 1
@@ -229,7 +229,7 @@ def _sum_rows(steps: NDArray[np.float64]) -> None:
             steps[r, c] = abs(total)
 
 
-@jit
+@jit_inline
 def _add_crossings(
     steps: NDArray[np.float64], u0: float, v0: float, u1: float, v1: float, sign: float
 ) -> None:
@@ -242,7 +242,7 @@ def _add_crossings(
         steps[r, min(max(int(np.ceil(u - 0.5)), 0), n_cols)] += sign
 
 
-@jit
+@jit_inline
 def _add_edge(
     steps: NDArray[np.float64], u0: float, v0: float, u1: float, v1: float, sign: float
 ) -> None:
@@ -255,7 +255,7 @@ def _add_edge(
         _add_row(steps[r], min(a, b), max(a, b), sign * (bottom - top))
 
 
-@jit
+@jit_inline
 def _add_row(steps: NDArray[np.float64], left: float, right: float, height: float) -> None:
     """Add the part of an edge inside one row: ``height`` of it between two columns."""
     n_cols = steps.size - 1
@@ -277,7 +277,7 @@ def _add_row(steps: NDArray[np.float64], left: float, right: float, height: floa
         _add_piece(steps, c, (a + b) / 2 - c, density * (b - a))
 
 
-@jit
+@jit_inline
 def _add_piece(steps: NDArray[np.float64], column: int, middle: float, height: float) -> None:
     """Cell ``column`` gets the area right of the piece's middle, the cells beyond all of it."""
     steps[column] += height * (1.0 - middle)

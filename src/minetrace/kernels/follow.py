@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.jit import EIGHT, jit
+from minetrace.kernels.jit import EIGHT, jit, jit_inline
 
 NODATA, VEGETATED, MINE, KINDS = 0, 5, 6, 8
 """Kinds: no data, the last vegetated one, mine, and how many there are. 7 is neither."""
@@ -98,7 +98,7 @@ def follow(
         _record(buffer, n, target, area, years, when, count, events)
 
 
-@jit
+@jit_inline
 def _look_up(
     layer: NDArray[np.uint8],
     where: NDArray[np.int64],
@@ -125,7 +125,7 @@ def _look_up(
             kind[j] = now
 
 
-@jit
+@jit_inline
 def _read_word(layer: NDArray[np.uint8], at: int, size: int) -> Any:
     """Up to eight codes as one number; with a constant ``size`` of 8 LLVM makes it one load."""
     word = np.uint64(0)
@@ -135,7 +135,7 @@ def _read_word(layer: NDArray[np.uint8], at: int, size: int) -> Any:
     return word
 
 
-@jit
+@jit_inline
 def _advance(state: NDArray[np.uint8], layer: int, lasting: int, n: int) -> None:
     """Apply the rule to one layer of ``n`` pixels, without a branch.
 
@@ -169,7 +169,7 @@ def _advance(state: NDArray[np.uint8], layer: int, lasting: int, n: int) -> None
         state[5 * BLOCK + j] = event
 
 
-@jit
+@jit_inline
 def _record(
     buffer: Buffers,
     n: int,

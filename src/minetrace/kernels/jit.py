@@ -14,6 +14,13 @@ ZERO, ONE, EIGHT = np.int64(0), np.int64(1), np.int64(8)
 # no_cfunc_wrapper: saves a tenth of the time to compile.
 jit = numba.njit(nogil=True, cache=False, error_model="numpy", no_cfunc_wrapper=True)
 
+# For functions that a loop of one or two callers needs. Otherwise LLVM optimises and assembles each
+# by itself first, and once more in its callers: the median took 1.3 s to compile instead of 0.9.
+# Not for larger ones called from several places, which then take longer than before.
+jit_inline = numba.njit(
+    nogil=True, cache=False, error_model="numpy", no_cfunc_wrapper=True, inline="always"
+)
+
 # reassoc: sums may be taken in another order, so that they vectorise: 8 times faster than in order.
 # No other freedom is given; NaN and infinity keep their meaning.
 jit_sum = numba.njit(

@@ -8,7 +8,6 @@ arithmetic on each series alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from minetrace.kernels.jit import jit
 from minetrace.kernels.lines import count_falls
 from minetrace.kernels.network import comparators, sort_columns
+from minetrace.kernels.normal import P, approximate
 from minetrace.kernels.slopes import Dates, Series, slopes_of_rank
 
 STATISTICS = ("s", "var_s", "z", "p", "tau", "slope", "intercept")
@@ -69,14 +69,13 @@ def mann_kendall(
         s = taken.series.pairs[2] - taken.series.pairs[0]
         var_s = taken.var_s
         with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.where(s == 0, 0.0, (s - np.sign(s)) / np.sqrt(var_s))
             tau = s / (0.5 * n * (n - 1))
-        p = np.empty(z.shape)
-        _p_values(z, p)
-        if exact:
-            _exact_p_values(s, n, taken.ordered, p)
         centre = taken.middle_value - (taken.middle_year(years) - years[0]) * slope
-        found = np.where(enough, np.stack([s, var_s, z, p, tau, slope, centre]), np.nan)
+        found = np.stack([s, var_s, tau, tau, tau, slope, centre])
+        approximate(found.reshape(len(STATISTICS), -1), 1.0)
+        if exact:
+            _exact_p_values(s, n, taken.ordered, found[P])
+        found = np.where(enough, found, np.nan)
         statistics[:, at] = found.reshape(len(STATISTICS), -1)[:, : at.stop - at.start]
         n_valid[at] = n.ravel()[: at.stop - at.start]
     return statistics, n_valid
@@ -166,6 +165,8 @@ def _blocks(values: NDArray[Any]) -> Iterator[tuple[slice, _Taken]]:
         gap = np.empty(shape, np.int16)
         n, pairs = np.zeros(shape[::2], np.int32), np.zeros((3, *shape[::2]), np.int32)
         ties = np.zeros(shape[::2], np.int64)
+        last = at.stop - at.start - (shape[0] - 1) * lanes
+        y[-1, :, last:], ordered[-1, :, last:], gap[-1, :, last:] = np.nan, np.inf, 1
         _load(values, at.start, at.stop, y, ordered, gap, n)
         _compare(y, ordered, n, network, row_counts, equals, pairs, ties)
         largest = np.take_along_axis(ordered, np.maximum(n - 1, 0)[:, None], axis=1)[:, 0]
@@ -182,16 +183,13 @@ def _load(
     gap: NDArray[np.int16],
     n: NDArray[np.int32],
 ) -> None:
-    """Copy columns to blocks; what is left of the last block is gaps."""
+    """Copy columns to blocks."""
     n_block, n_time, n_lanes = y.shape
     for block in range(n_block):
         first = start + block * n_lanes
         width = min(n_lanes, stop - first)
         for t in range(n_time):
             row = values[t, first : first + width]
-            y[block, t, width:] = np.nan
-            ordered[block, t, width:] = np.inf
-            gap[block, t, width:] = 1
             for lane in range(width):
                 valid = abs(row[lane]) < np.inf
                 y[block, t, lane] = row[lane] if valid else np.nan
@@ -254,14 +252,6 @@ def _middle_dates(
                 at[0, block, lane] += np.int16(seen[lane] <= half[0, lane])
                 at[1, block, lane] += np.int16(seen[lane] <= half[1, lane])
                 seen[lane] += np.int16(1) - gap[block, t, lane]
-
-
-@jit
-def _p_values(z: NDArray[np.float64], p: NDArray[np.float64]) -> None:
-    """Two-sided p by the normal distribution."""
-    for block in range(z.shape[0]):
-        for lane in range(z.shape[1]):
-            p[block, lane] = math.erfc(abs(z[block, lane]) / math.sqrt(2.0))
 
 
 @jit

@@ -24,3 +24,12 @@ class Runs(NamedTuple):
     """int32 ``(run,)``: column after the last."""
     cell: NDArray[np.int64]
     """int64 ``(run,)``: place of the run's first cell among all cells."""
+
+    def in_rows(self, rows: slice) -> Runs:
+        """Runs of a band of rows, of which the first becomes row 0."""
+        inside = (rows.start <= self.row) & (self.row < rows.stop)
+        before = np.append(0, np.cumsum(inside, dtype=np.int64))
+        return Runs(
+            before[self.offsets], self.row[inside] - np.int32(rows.start), self.start[inside],
+            self.stop[inside], self.cell[inside],
+        )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.jit import ZERO, jit
+from minetrace.kernels.jit import jit, jit_inline
 
 LANES = 256
 """Series handled at once: 40 steps of them fit into the second-level cache."""
@@ -96,14 +96,14 @@ def whitened_score(
     found = np.full((3, n_pixel), np.nan)
     y, t, d, r, n = _buffers(n_time, min(LANES, n_pixel))
     s, ties, equals = np.empty_like(n), np.empty_like(n), np.empty_like(n)
+    weighted = np.empty(n.size)
     for first in range(0, n_pixel, LANES):
         lanes = slice(first, first + n.size)
         pack(values, years, slope, first, y, t, n)
         if trend_free:
             add_line(y, t, slope[lanes], -1.0, 1.0)
         _centre(y, n, d)
-        for lag in range(2):
-            autocorrelate(d, n, lag, r)
+        _add_lags(d, n, 1, False, 0.0, r, weighted)
         whiten(y, r[1])
         if trend_free:
             add_line(y, t, slope[lanes], 1.0, 0.0)
@@ -184,8 +184,8 @@ def _centre_ranks(y: NDArray[np.float64], d: NDArray[np.float64]) -> None:
                 out[i] += 0.5 * (int(row[i] > rival[i]) - int(row[i] < rival[i]))
 
 
-@jit
-def autocorrelate(
+@jit_inline
+def _autocorrelate(
     d: NDArray[np.float64], n: NDArray[np.int64], lag: int, r: NDArray[np.float64]
 ) -> None:
     """Fill ``r[1]`` with correlations of values ``lag`` apart; lag 0, first, gives variances in 0.
@@ -215,12 +215,14 @@ def _add_lags(
     r: NDArray[np.float64],
     weighted: NDArray[np.float64],
 ) -> None:
-    """Sum of the correlations, weighted by their number; for ranks of the significant ones."""
+    """Sum of the correlations, weighted by their number; for ranks of the significant ones.
+
+    ``r`` gets the variances, and the correlations of the last lag.
+    """
     weighted[:] = 0.0
-    autocorrelate(d, n, ZERO, r)
-    for lag in range(1, lags + 1):
-        autocorrelate(d, n, lag, r)
-        for i in range(n.size):
+    for lag in range(lags + 1):
+        _autocorrelate(d, n, lag, r)
+        for i in range(n.size if lag > 0 else 0):
             m = float(n[i] - lag)
             weight = m * (m - 1.0) * (m - 2.0) if ranked else m
             counts = not ranked or abs(r[1, i]) > bound / np.sqrt(max(n[i], 1))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.jit import jit
+from minetrace.kernels.jit import jit, jit_inline
 from minetrace.kernels.runs import Runs
 
 Window = tuple[int, int, int, int]
@@ -124,14 +124,14 @@ def next_strip(
     return k, column, n_span, n
 
 
-@jit
+@jit_inline
 def _write_share(partial: NDArray[np.float64], edge: int, share: NDArray[np.float64]) -> None:
     """Shares of cells of a run: those from ``edge`` on, or 1 where it is -1."""
     for c in range(share.size):
         share[c] = 1.0 if edge < 0 else partial[edge + c]
 
 
-@jit
+@jit_inline
 def _write_areas(cells: Cells, window: Window, strip: Strip, n_span: int, n: int) -> None:
     """Covered areas of all cells of the strip."""
     top, left, _, width = window

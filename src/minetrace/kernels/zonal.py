@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minetrace.kernels.jit import ONE, ZERO, jit, jit_sum
+from minetrace.kernels.jit import ONE, ZERO, jit, jit_inline, jit_sum
 from minetrace.kernels.strips import (
     Cells,
     Strip,
@@ -229,7 +229,7 @@ def _add_strips(
     return i, done, column, n_row
 
 
-@jit
+@jit_inline
 def _observed(value: float, nodata: float) -> bool:
     return (abs(value) < np.inf) & (value != nodata)
 
