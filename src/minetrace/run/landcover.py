@@ -28,7 +28,7 @@ from minetrace.kernels.runs import Runs
 from minetrace.run.blocks import site_rects
 from minetrace.run.rows import SiteRows, land_rows
 from minetrace.run.windows import Rects, share_windows, strips
-from minetrace.schema import COVERS, Kind, Legend, Recipe
+from minetrace.schema import Legend, Recipe
 from minetrace.zones import Zones, cell_km2, cell_shares, cover
 
 BATCH_BYTES = 2**26
@@ -89,7 +89,7 @@ def _account(
     rects, placed = site_rects(native, sites.geometry.to_numpy())
     ids = sites["site_id"].astype(str).to_numpy()
     if not placed.size:
-        return land_rows([], np.empty(0, np.int64), _nothing(0, 0)), np.arange(len(sites))
+        return land_rows([], np.empty(0, np.int64), LandSums.empty(0, 0)), np.arange(len(sites))
     owner, windows = share_windows(rects, block_shape(source, items[0]))
     layout = _lay_out(sites.iloc[placed], native, rects, recipe)
     years: NDArray[np.int64] = np.empty(0, np.int64)
@@ -107,7 +107,7 @@ def _account(
             read.codes[:, None], lut, recipe.change.min_persistence, runs, layout.km2, layout.share
         )
         if total is None:
-            total = _nothing(placed.size, years.size)
+            total = LandSums.empty(placed.size, years.size)
         total.kinds[zones] += part.kinds
         total.flows[zones] += part.flows
     assert total is not None
@@ -116,12 +116,6 @@ def _account(
         ids[placed[good]].tolist(), years, LandSums(total.kinds[good], total.flows[good])
     )
     return done, np.setdiff1d(np.arange(len(sites)), placed[good])
-
-
-def _nothing(n_site: int, n_time: int) -> LandSums:
-    return LandSums(
-        np.zeros((n_site, n_time, len(Kind), 2)), np.zeros((n_site, n_time, len(COVERS), 4))
-    )
 
 
 @dataclass(frozen=True, eq=False)
