@@ -143,7 +143,8 @@ def _watch(pid: int, tree: dict[str, int]) -> None:
                 except psutil.NoSuchProcess:
                     continue
             tree["peak"] = max(tree["peak"], held)
-            sleep(0.02)
+            # looking through all processes takes milliseconds of the cores that are measured
+            sleep(0.2)
     except psutil.NoSuchProcess:
         return
 

@@ -70,6 +70,7 @@ def read_codes(
     legend: Legend,
     windows: Sequence[GeoBox],
     *,
+    into: NDArray[np.uint8] | None = None,
     patience: Patience | None = None,
 ) -> CodeWindows:
     """Read the land cover of windows in all years of the items, as `landcover_node` gives it.
@@ -81,6 +82,8 @@ def read_codes(
         gives the pixel.
     windows
         Grids on the pixel lattice of the items.
+    into
+        Bytes to hold the codes if there are enough of them; from then on they belong to the result.
     patience
         How faults of servers are waited for.
 
@@ -101,10 +104,10 @@ def read_codes(
     dtype = np.result_type(*{load_dtype(source, code) for code in claims})
     fills = [claims[i].nodata for i in first]
     starts = np.cumsum([0, *(w.shape[0] * w.shape[1] for w in windows)])
-    stored = np.zeros((years.size, int(starts[-1])), dtype)
-    for layer, fill in zip(stored, fills, strict=True):
-        if fill:
-            layer[:] = fill
+    size = years.size * int(starts[-1])
+    room = into is not None and dtype == np.uint8 and into.size >= size
+    stored = into[:size] if into is not None and room else np.empty(size, dtype)
+    stored = stored.reshape(years.size, int(starts[-1]))
     target = _Target(windows, [w.shape.yx for w in windows], starts.tolist(), stored, fills)
     files: dict[tuple[int, str], list[_Layer]] = {}
     for i, code in enumerate(claims):
@@ -115,12 +118,15 @@ def read_codes(
     lost: set[int] = set()
     for (turn, href), layers in sorted(files.items(), key=lambda file: file[0][0]):
         lost |= _read_file(href, layers, target, access, over=turn == 0)
+    for window in lost:
+        for layer, fill in enumerate(fills):
+            target.of(layer, window)[...] = 0 if fill is None else fill
     gaps = code_gaps(source, items, legend)
-    codes = np.empty(stored.shape, np.uint8) if dtype != np.uint8 else stored
-    for layer, out in zip(stored, codes, strict=True):
-        found = class_codes(layer, gaps)
-        if found is not out:
-            out[:] = found
+    codes = stored if dtype == np.uint8 else np.empty(stored.shape, np.uint8)
+    for layer, block in enumerate(stored):
+        found = class_codes(block, gaps)
+        if found is not block:
+            codes[layer] = found
     # kernels are compiled once more for arrays that can be written to
     codes.flags.writeable = False
     return CodeWindows(years.astype(np.int64), codes, tuple(sorted(lost)))
@@ -188,7 +194,7 @@ def _lay(
         for layer in layers:
             cfg = RasterLoadParams(str(kind), fill_value=target.fills[layer.step])
             place, pixels = read_band(opened, layer.band, layer.claim, cfg, grid)
-            _put(target.of(layer.step, window)[place], pixels, target.fills[layer.step], over)
+            _put(target.of(layer.step, window), place, pixels, target.fills[layer.step], over)
         return
     place, part = native
     # all bands in one call: a file may hold them pixel by pixel, and then decodes them together
@@ -196,11 +202,21 @@ def _lay(
     for layer, pixels in zip(layers, stack, strict=True):
         fill = target.fills[layer.step]
         marks = require_readable(opened, layer.band, layer.claim, kind, fill)
-        _put(target.of(layer.step, window)[place], filled(pixels, kind, *marks), fill, over)
+        _put(target.of(layer.step, window), place, filled(pixels, kind, *marks), fill, over)
 
 
-def _put(to: NDArray[Any], pixels: NDArray[Any], fill: float | None, over: bool) -> None:
-    if over:
-        to[...] = pixels
-    else:
-        np.copyto(to, pixels, where=to == (0 if fill is None else fill))
+def _put(
+    to: NDArray[Any],
+    place: tuple[slice, slice],
+    pixels: NDArray[Any],
+    fill: float | None,
+    over: bool,
+) -> None:
+    """Lay pixels down at their place in a window that holds, if ``over``, anything."""
+    gap, part = 0 if fill is None else fill, to[place]
+    if not over:
+        np.copyto(part, pixels, where=part == gap)
+        return
+    if part.shape != to.shape:
+        to[...] = gap
+    part[...] = pixels

@@ -7,6 +7,7 @@ in one flat array, and so do the runs of all their sites: one call of the kernel
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ def _account(
     lut = code_kinds(legend, 0)
     for pieces in strips(windows, max(1, BATCH_BYTES // max(len(items), 1))):
         grids = [lattice_window(native, (r[0], r[1]), (r[2], r[3])) for r in pieces.rects.tolist()]
-        read = read_codes(source, items, legend, grids)
+        read = read_codes(source, items, legend, grids, into=_room())
         lost[pieces.window[list(read.lost)]] = True
         refuse_unknown(read.codes, legend)
         years = read.years
@@ -116,6 +117,23 @@ def _account(
         ids[placed[good]].tolist(), years, LandSums(total.kinds[good], total.flows[good])
     )
     return done, np.setdiff1d(np.arange(len(sites)), placed[good])
+
+
+class _Kept(threading.local):
+    room: NDArray[np.uint8] | None = None
+
+
+_kept = _Kept()
+
+
+def _room() -> NDArray[np.uint8]:
+    """Memory for the codes of a batch, the same in all units of a thread.
+
+    Fresh pages would be cleared by the system before the codes are written to them.
+    """
+    if _kept.room is None:
+        _kept.room = np.empty(BATCH_BYTES, np.uint8)
+    return _kept.room
 
 
 @dataclass(frozen=True, eq=False)
